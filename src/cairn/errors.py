@@ -1,0 +1,172 @@
+"""Every error Cairn raises. `retryable` says whether the same call can succeed later without anybody changing anything.
+
+    CairnError
+    ├── UsageError                 the caller's mistake; says what to do instead (CLI exit code 2)
+    │   ├── AgentFileError         an agent's file or folder cannot be loaded; lists every problem found
+    │   └── MissingExtra           a feature needs a package that is not installed; names it
+    ├── StoreError
+    │   ├── StoreBusy        (r)   another process holds the write turn and does not let go; names it
+    │   ├── StoreFull        (r)   no space: nothing of the refused batch was written (HTTP 507)
+    │   ├── StoreCorrupt           a record fails its checksum, schema or link (S14); nothing is guessed
+    │   ├── StoreFormat            the file was written by a newer Cairn, or is not Cairn's
+    │   └── StoreUnsupported       a network file system, a SQLite that is too old
+    ├── Fenced                     the instance has a newer owner; stop, drop the memory, do not retry (S4)
+    ├── NotFound                   no such instance, fiber, offset
+    ├── Conflict                   the same idempotency key with another body (S6), or a uid condition that fails
+    │   └── ProducerConflict       the same (producer, epoch, seq) with other content, a gap, or a stale epoch (S5)
+    ├── FiberError
+    │   ├── FiberFailed            the fiber settled as failed or aborted; carries its recorded error
+    │   ├── StepUnknown            a never/keyed step was started by a process that died; its outcome is unknown (S9)
+    │   ├── StepNameReused         one fiber used a step name twice
+    │   └── NonRetryable           raised by user code: do not try this fiber or step again
+    ├── ToolError                  raised by user code: the model is shown this text as the tool's error
+    ├── ModelError                 a provider failed; carries kind, status, retry_after
+    └── SandboxError               a sandbox could not run the command at all (a non-zero exit is not an error)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+
+class CairnError(Exception):
+    """The root: `except CairnError` catches whatever Cairn raises."""
+
+    retryable: bool = False
+
+
+class UsageError(CairnError):
+    """The caller's mistake. The message names the thing, its state and what to do."""
+
+
+class AgentFileError(UsageError):
+    """An agent's file or folder cannot be loaded. `problems` holds every `path:line: text` found, not only the first."""
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class MissingExtra(UsageError):
+    """A feature needs an optional package: `pip install 'cairn-agents[<extra>]'`."""
+
+
+class StoreError(CairnError):
+    """The store refused or failed. Nothing of the refused batch was written."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store's write turn; the message names it (decisions: a stopped writer)."""
+
+    retryable = True
+
+
+class StoreFull(StoreError):
+    """The disk or a quota is full. Nothing of the batch was written; free space and try again."""
+
+    retryable = True
+
+
+class StoreCorrupt(StoreError):
+    """A stored record fails its checksum, its schema or its link. It is never skipped (S14)."""
+
+
+class StoreFormat(StoreError):
+    """The file was written by a newer Cairn, or it is not a Cairn store (S15)."""
+
+
+class StoreUnsupported(StoreError):
+    """The store cannot work here: a network file system, or SQLite older than 3.38."""
+
+
+class Fenced(CairnError):
+    """A newer epoch owns the instance. A normal end for the old owner: stop, drop its memory, do not retry (S4)."""
+
+
+class NotFound(CairnError):
+    """No such instance, fiber, submission, blob or offset."""
+
+
+class Conflict(CairnError):
+    """One idempotency key, two different bodies (S6); or a condition on the instance's uid that does not hold."""
+
+
+class ProducerConflict(Conflict):
+    """The producer rule refused an append: stale epoch, bad start, gap, or other content under a known seq (S5)."""
+
+    def __init__(self, message: str, verdict: str) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+class FiberError(CairnError):
+    """Something about one fiber."""
+
+
+class FiberFailed(FiberError):
+    """The fiber settled as failed or aborted. `outcome` says which, the message is its recorded error."""
+
+    def __init__(self, message: str, outcome: str = "failed") -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class StepUnknown(FiberError):
+    """A `never` or `keyed` step was started by a process that died; whether it happened is unknown (S9)."""
+
+
+class StepNameReused(FiberError):
+    """One fiber used one step name twice; give each its own, such as `name=f"charge:{order.id}"`."""
+
+
+class NonRetryable(FiberError):
+    """Raised by user code: trying again cannot help; settle as failed now."""
+
+
+class ToolError(CairnError):
+    """Raised by a tool: the model is shown this text as the call's error, without a traceback."""
+
+
+ModelErrorKind = Literal[
+    "rate_limit",
+    "overload",
+    "server",
+    "timeout",
+    "network",
+    "overflow",
+    "auth",
+    "quota",
+    "refusal",
+    "invalid_request",
+    "unknown",
+]
+
+#: Kinds for which the same request may succeed later. `quota` (money, plan) never comes back by waiting.
+RETRYABLE_MODEL_ERRORS: frozenset[str] = frozenset({"rate_limit", "overload", "server", "timeout", "network"})
+
+
+class ModelError(CairnError):
+    """A provider failed. `kind` is what to do, `status` the HTTP status if there was one, `retry_after` in seconds."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: ModelErrorKind = "unknown",
+        status: int | None = None,
+        retry_after: float | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: ModelErrorKind = kind
+        self.status = status
+        self.retry_after = retry_after
+        self.details = details or {}
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        return self.kind in RETRYABLE_MODEL_ERRORS
+
+
+class SandboxError(CairnError):
+    """The sandbox could not run the command at all. A command that ran and failed is a result, not this."""

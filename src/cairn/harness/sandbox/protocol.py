@@ -1,0 +1,108 @@
+"""Where an agent's commands run and its files are. One protocol, so that the file tools work over any of them.
+
+Laws for implementations. A non-zero exit is a result, not an exception; `SandboxError` means the command could not be
+run or its fate is unknown. Cancelling `exec` kills the whole process tree before it returns. Paths given by tools are
+resolved against `cwd`. Output handed to `on_output` arrives in order and never after `exec` returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+
+class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A process tree that a command runs in: enough for a successor on the same host to find and end it."""
+
+    pid: int
+    group: int
+    started: float
+    """Start time in clock ticks since boot as in /proc/<pid>/stat, so that a reused pid is not mistaken for it."""
+    boot: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command ended. `output` is stdout and stderr in the order they were written, bounded: `dropped` bytes are
+    missing from its middle or start; the whole is at `full_output` when that is set."""
+
+    exit_code: int
+    output: bytes
+    timed_out: bool = False
+    dropped: int = 0
+    full_output: str | None = None
+    background: bool = False
+    """The command ended but a child of it held the output open; that child was ended too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    path: str
+    kind: str
+    """`file`, `directory`, `symlink` or `other`."""
+    size: int
+    mode: int = 0o644
+    modified: float = 0.0
+
+
+class Sandbox(Protocol):
+    """An open sandbox, belonging to one instance."""
+
+    @property
+    def name(self) -> str:
+        """`local`, `virtual`, …"""
+        ...
+
+    @property
+    def cwd(self) -> str: ...
+
+    async def exec(
+        self,
+        command: str,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+        on_started: Callable[[ProcessInfo], Awaitable[None]] | None = None,
+    ) -> ExecResult:
+        """Run a shell command to its end. `on_started` is awaited before the command itself begins.
+
+        *Cancelled*: every process it started is dead when the cancellation propagates. *Raises* SandboxError.
+        """
+        ...
+
+    async def read(self, path: str) -> bytes:
+        """A file's bytes. Raises FileNotFoundError, IsADirectoryError, PermissionError, SandboxError."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Replace the file atomically, creating parent directories; mode of an existing file is kept."""
+        ...
+
+    async def stat(self, path: str) -> FileInfo | None: ...
+
+    async def list(self, path: str) -> list[FileInfo]: ...
+
+    async def remove(self, path: str) -> None: ...
+
+    async def reap(self, process: ProcessInfo) -> bool:
+        """End what is left of a tree started by a former owner on this host; True if something was ended."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SandboxFactory(Protocol):
+    """What `Agent(sandbox=…)` takes: says how to open a sandbox for an instance."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def open(self, instance: str, directory: str) -> Sandbox:
+        """A sandbox for the instance addressed `kind/id`; `directory` is private to it and lasts as long as it does."""
+        ...

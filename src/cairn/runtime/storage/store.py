@@ -1,0 +1,323 @@
+"""What a store promises. Two dialects (SQLite here, Postgres later), one contract: `cairn.testing.contract`.
+
+Vocabulary. An *instance* is a row `n` (never reused) and its log. A *batch* is one log row: the records of one append, at
+one *ordinal* that the store allocates; every row names the ordinal before it (`prev`), so a legal gap differs from a
+lost batch (S2). An *owner append* carries the epoch and is refused when it is not current (S4); a *request* carries none.
+A *fact* has reached the disk when the call returns; a *delta* has survived the death of the process, not of the machine.
+
+The store knows bytes, not meanings: `records` is a JSON array it never parses, `chunks` whatever the layer above projects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+
+class Durability(Enum):
+    FACT = "fact"
+    """On the disk when the append returns."""
+    DELTA = "delta"
+    """Survives the process; a power cut may take it, always together with everything after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an instance lives."""
+
+    kind: str
+    id: str
+    tenant: str = "default"
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Set (`at` = wall seconds) or clear (`at` = None) the alarm `name` of the instance the append goes to."""
+
+    name: str
+    at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Idempotency of a request (S6): one `key` per instance, one `fiber`, one body `digest`."""
+
+    key: str
+    fiber: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """Who writes, in which reign, which write (S5): the rule is `runtime/producer.py`."""
+
+    id: str
+    epoch: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The content of one log row."""
+
+    records: bytes
+    chunks: bytes = b""
+    projection: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One atomic append to one instance: the batch, and what changes with it in the same transaction."""
+
+    n: int
+    batch: Batch
+    epoch: int | None = None
+    """The owner's epoch; None makes this a request."""
+    durability: Durability = Durability.FACT
+    due: tuple[Due, ...] = ()
+    admission: Admission | None = None
+    producer: Producer | None = None
+    blobs: tuple[str, ...] = ()
+    """Hashes this batch refers to: they are kept as long as the instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where the batch went. `prev` tells the owner whether somebody appended since it last looked."""
+
+    ordinal: int
+    prev: int
+    duplicate: bool = False
+    """The producer or the admission key was known: nothing was written; `ordinal` is the first one's."""
+    fiber: str | None = None
+    """For a request with an admission: the fiber that key belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The answer to `admit`. `offset` is the head before the request, so that reading from it shows the request."""
+
+    n: int
+    uid: str
+    ordinal: int
+    offset: int
+    created: bool
+    duplicate: bool
+    fiber: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One batch as stored. Its checksum has been verified (S14)."""
+
+    ordinal: int
+    prev: int
+    epoch: int
+    batch: Batch
+    merged_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    n: int
+    address: Address
+    uid: str
+    incarnation: str
+    head: int
+    reserved: int
+    epoch: int
+    owner: str | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DueRow:
+    n: int
+    address: Address
+    name: str
+    due_at: float
+    epoch: int
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One process. `lease_until` is on the store's lease clock (boot time for SQLite)."""
+
+    id: str
+    host: str
+    pid: int
+    kinds: tuple[str, ...]
+    started_at: float
+    lease_until: float
+    lock: str = ""
+    """Identity of its lock file: `boot id:device:inode`."""
+
+
+class UidCondition(Enum):
+    ANY = "any"
+    ABSENT = "absent"
+    """Create only: refuse when the instance exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """What batch 0 says if the instance has to be created, and what it is then called."""
+
+    uid: str
+    incarnation: str
+    batch: Batch
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding of `check`."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    where: str
+    format: int
+    instances: int
+    rows: int
+    bytes: int
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """A place for logs. Every method is safe to call from several tasks; one store serves one event loop.
+
+    *Cancelled*: a write that was handed over still happens; a read stops. *Raises* StoreError where said in `errors.py`.
+    """
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None:
+        """Everything accepted before is written; leases held through this store are given up."""
+        ...
+
+    # --- appending
+
+    async def admit(
+        self,
+        address: Address,
+        creation: Creation,
+        request: Append,
+        uid: str | UidCondition = UidCondition.ANY,
+    ) -> Admitted:
+        """Create the instance if absent (batch 0, then the request as batch 1, one transaction) and append the request.
+
+        `request.n` and `request.epoch` are ignored. *Idempotent* by `request.admission.key`: a known key with the same
+        digest answers the first fiber, with another digest raises Conflict. A condition on `uid` that fails raises
+        NotFound or Conflict and writes nothing, except that a known admission wins over it.
+        """
+        ...
+
+    async def append(self, append: Append) -> Appended:
+        """The batch is in the log. Raises Fenced (epoch not current, or no such instance), Conflict, ProducerConflict."""
+        ...
+
+    # --- reading
+
+    async def find(self, address: Address) -> InstanceRow | None: ...
+
+    async def instance(self, n: int) -> InstanceRow | None: ...
+
+    async def instances(
+        self, *, kind: str | None = None, tenant: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[InstanceRow]:
+        """Instances by `n`, a page at a time."""
+        ...
+
+    async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
+        """Rows with ordinal > `after`, in order, at least one if there is one. Verifies checksum and link (S14)."""
+        ...
+
+    async def changed(self, n: int, after: int, timeout: float | None = None) -> int:
+        """Return the head once it is beyond `after`, whoever appended (any process); or the head at `timeout`."""
+        ...
+
+    # --- ownership
+
+    async def register(self, worker: WorkerRow, lease_seconds: float, alive: Callable[[], bool]) -> None:
+        """Write the worker's lease and keep renewing it from the store's own thread while `alive()` is true."""
+        ...
+
+    async def unregister(self, worker: str) -> None:
+        """Stop renewing and remove the worker. Its instances are free at once."""
+        ...
+
+    async def workers(self) -> list[WorkerRow]: ...
+
+    def lease_now(self) -> float:
+        """The present on the lease clock."""
+        ...
+
+    async def claim(self, n: int, worker: str, *, expected_epoch: int, make: Callable[[int], Batch]) -> Appended | None:
+        """Own the instance: epoch = expected + 1, and the batch made for that epoch appended as a fact, all at once.
+
+        None when the epoch is no longer the expected one (somebody else was first). The caller has established that
+        the former owner is gone; the epoch keeps it safe if that was wrong.
+        """
+        ...
+
+    async def release(self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = ()) -> None:
+        """Give the instance up: append `batch` as a fact and clear the owner. Silently nothing when already fenced."""
+        ...
+
+    # --- what is due
+
+    async def due(self, kinds: Sequence[str], now: float, limit: int = 100) -> list[DueRow]:
+        """Alarms at or before `now` of instances of these kinds, oldest first, owned by anybody or nobody."""
+        ...
+
+    async def next_due(self, kinds: Sequence[str]) -> float | None:
+        """When the next alarm of these kinds rings, on the wall clock."""
+        ...
+
+    async def wait_for_work(self, timeout: float | None) -> None:
+        """Return when something may have become due or changed in any process, or at `timeout`."""
+        ...
+
+    # --- projections and content
+
+    async def save_checkpoint(self, n: int, epoch: int, ordinal: int, state: bytes) -> None:
+        """Keep a fold at `ordinal` (the two newest are kept). Nothing when fenced."""
+        ...
+
+    async def checkpoint(self, n: int, at_or_before: int | None = None) -> tuple[int, bytes] | None:
+        """The newest checkpoint at or before an ordinal."""
+        ...
+
+    async def put_blob(self, tenant: str, data: bytes) -> str:
+        """Store content and return its hash (`sha256:…`). Unreferenced content lives for a grace period."""
+        ...
+
+    async def get_blob(self, tenant: str, hash: str) -> bytes:
+        """Raises NotFound; StoreCorrupt when the content no longer has that hash."""
+        ...
+
+    async def collect_blobs(self, grace_seconds: float) -> int:
+        """Delete content nobody refers to and older than the grace period; how many were deleted."""
+        ...
+
+    # --- care
+
+    async def backup(self, path: str) -> None:
+        """A consistent copy of the live store at `path`, which must not exist."""
+        ...
+
+    async def check(self) -> list[Problem]:
+        """Everything that is wrong: pages, checksums, links, dangling rows. Empty is good."""
+        ...
+
+    async def info(self) -> StoreInfo: ...
