@@ -1,27 +1,27 @@
 """Every error Cairn raises. `retryable` says whether the same call can succeed later without anybody changing anything.
 
-    CairnError
-    ├── UsageError                 the caller's mistake; says what to do instead (CLI exit code 2)
-    │   ├── AgentFileError         an agent's file or folder cannot be loaded; lists every problem found
-    │   └── MissingExtra           a feature needs a package that is not installed; names it
-    ├── StoreError
-    │   ├── StoreBusy        (r)   another process holds the write turn and does not let go; names it
-    │   ├── StoreFull        (r)   no space: nothing of the refused batch was written (HTTP 507)
-    │   ├── StoreCorrupt           a record fails its checksum, schema or link (S14); nothing is guessed
-    │   ├── StoreFormat            the file was written by a newer Cairn, or is not Cairn's
-    │   └── StoreUnsupported       a network file system, a SQLite that is too old
-    ├── Fenced                     the instance has a newer owner; stop, drop the memory, do not retry (S4)
-    ├── NotFound                   no such instance, fiber, offset
-    ├── Conflict                   the same idempotency key with another body (S6), or a uid condition that fails
-    │   └── ProducerConflict       the same (producer, epoch, seq) with other content, a gap, or a stale epoch (S5)
-    ├── FiberError
-    │   ├── FiberFailed            the fiber settled as failed or aborted; carries its recorded error
-    │   ├── StepUnknown            a never/keyed step was started by a process that died; its outcome is unknown (S9)
-    │   ├── StepNameReused         one fiber used a step name twice
-    │   └── NonRetryable           raised by user code: do not try this fiber or step again
-    ├── ToolError                  raised by user code: the model is shown this text as the tool's error
-    ├── ModelError                 a provider failed; carries kind, status, retry_after
-    └── SandboxError               a sandbox could not run the command at all (a non-zero exit is not an error)
+CairnError
+├── UsageError                 the caller's mistake; says what to do instead (CLI exit code 2)
+│   ├── AgentFileError         an agent's file or folder cannot be loaded; lists every problem found
+│   └── MissingExtra           a feature needs a package that is not installed; names it
+├── StoreError
+│   ├── StoreBusy        (r)   another process holds the write turn and does not let go; names it
+│   ├── StoreFull        (r)   no space: nothing of the refused batch was written (HTTP 507)
+│   ├── StoreCorrupt           a record fails its checksum, schema or link (S14); nothing is guessed
+│   ├── StoreFormat            the file was written by a newer Cairn, or is not Cairn's
+│   └── StoreUnsupported       a network file system, a SQLite that is too old
+├── Fenced                     the instance has a newer owner; stop, drop the memory, do not retry (S4)
+├── NotFound                   no such instance, fiber, offset
+├── Conflict                   the same idempotency key with another body (S6), or a uid condition that fails
+│   └── ProducerConflict       the same (producer, epoch, seq) with other content, a gap, or a stale epoch (S5)
+├── FiberError
+│   ├── FiberFailed            the fiber settled as failed or aborted; carries its recorded error
+│   ├── StepUnknown            a never/keyed step was started by a process that died; its outcome is unknown (S9)
+│   ├── StepNameReused         one fiber used a step name twice
+│   └── NonRetryable           raised by user code: do not try this fiber or step again
+├── ToolError                  raised by user code: the model is shown this text as the tool's error
+├── ModelError                 a provider failed; carries kind, status, retry_after
+└── SandboxError               a sandbox could not run the command at all (a non-zero exit is not an error)
 """
 
 from __future__ import annotations
