@@ -1,0 +1,61 @@
+"""What sits on the runtime: a kind of instance, with its own records, its own fold and its own way to run a fiber.
+
+The runtime never looks inside any of it. An agent is one application; `DurableObject` is another; yours may be a third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cairn.runtime.records import Record
+
+if TYPE_CHECKING:
+    from cairn.runtime.fiber import Fiber
+
+
+class Application(Protocol):
+    """One kind. Everything but `run` is pure; nothing here may keep state of its own per instance."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def records(self) -> tuple[type[Record], ...]:
+        """The vocabulary this application adds to the runtime's."""
+        ...
+
+    @property
+    def serial(self) -> bool:
+        """True: one fiber at a time, in admission order (S11). False: all that can run do."""
+        ...
+
+    def initial(self) -> Any:
+        """The fold of an empty log."""
+        ...
+
+    def apply(self, state: Any, record: Record, ordinal: int) -> None:
+        """Fold one record (the runtime's too) into `state`, in place, amortised O(1)."""
+        ...
+
+    def dump(self, state: Any) -> bytes:
+        """A checkpoint of the fold, as JSON."""
+        ...
+
+    def load(self, data: bytes) -> Any: ...
+
+    def project(self, records: Sequence[Record]) -> bytes:
+        """The wire form of one batch, stored beside it, without what is only known at commit."""
+        ...
+
+    def progress(self, record: Record) -> str | None:
+        """The fiber for which this record is a new durable fact: an outcome, not an intent."""
+        ...
+
+    async def run(self, fiber: Fiber) -> None:
+        """Carry the fiber on from where the log says it is, until it is settled or parked in the log.
+
+        *Cancelled*: by an abort, a timeout or a shutdown; nothing durable is owed. An exception that is not one of the
+        runtime's settles the fiber as failed.
+        """
+        ...

@@ -1,0 +1,256 @@
+"""An activated instance: its fold in memory, kept equal to the log, and the only way its owner appends.
+
+Laws. The fold only ever changes by applying rows in log order; what is appended is applied after the store returned (S10),
+and what others appended in between is read and applied first. When the store says *fenced*, this object is dead: it drops
+out and never retries (S4). One `Instance` exists per (process, n); several tasks may append through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from cairn.clock import Clock
+from cairn.errors import Fenced, StoreCorrupt
+from cairn.ids import Ids
+from cairn.runtime import log
+from cairn.runtime import records as r
+from cairn.runtime.application import Application
+from cairn.runtime.state import RuntimeState
+from cairn.runtime.storage.store import Address, Append, Batch, Due, Durability, InstanceRow, Row, Store
+
+#: A checkpoint is due when this many rows were folded since the last one …
+CHECKPOINT_ROWS_MIN = 256
+#: … and they weigh more than this share of it: keeps the sum of all checkpoints linear in the log.
+CHECKPOINT_GROWTH = 0.25
+
+
+class _Checkpoint(msgspec.Struct):
+    format: int
+    runtime: RuntimeState
+    application: msgspec.Raw
+
+
+_CHECKPOINT_FORMAT = 1
+_encode = msgspec.json.Encoder().encode
+_decode_checkpoint = msgspec.json.Decoder(_Checkpoint).decode
+
+
+class Fold:
+    """The state of one instance at one ordinal, without any claim to own it."""
+
+    def __init__(self, application: Application, n: int, address: Address) -> None:
+        self.application = application
+        self.n = n
+        self.address = address
+        self.head = log.BEGINNING
+        self.runtime = RuntimeState()
+        self.state: Any = application.initial()
+        self.rows_since_checkpoint = 0
+        self.bytes_since_checkpoint = 0
+        self.checkpoint_bytes = 0
+        self._decoder = r.decoder(application.records)
+
+    async def load(self, store: Store, at: int | None = None) -> None:
+        """Fold from the newest checkpoint to the head (or to ordinal `at`). Raises StoreCorrupt (S14)."""
+        found = await store.checkpoint(self.n, at)
+        if found is not None:
+            ordinal, data = found
+            self._restore(ordinal, data)
+        await self.catch_up(store, at)
+
+    async def catch_up(self, store: Store, at: int | None = None) -> None:
+        """Fold what was appended since."""
+        async for row in log.read(store, self.n, self.head):
+            if at is not None and row.ordinal > at:
+                return
+            self.apply_row(row)
+
+    def apply_row(self, row: Row) -> None:
+        if row.ordinal <= self.head:
+            return
+        if row.prev != self.head and row.merged_from is None and self.head != log.BEGINNING:
+            raise StoreCorrupt(
+                f"{self.address}: batch {row.ordinal} follows {row.prev}, but the last one read is {self.head}; "
+                f"a batch is missing (S2). Restore the store from a backup"
+            )
+        records = log.decode(self._decoder, row, str(self.address))
+        self.apply(records, row.ordinal, len(row.batch.records))
+
+    def apply(self, records: Iterable[r.Record], ordinal: int, size: int) -> None:
+        application, runtime, state = self.application, self.runtime, self.state
+        for record in records:
+            runtime.apply(record, ordinal)
+            application.apply(state, record, ordinal)
+            fiber = application.progress(record)
+            if fiber is not None:
+                runtime.progressed(fiber, getattr(record, "at", None))
+        self.head = ordinal
+        self.rows_since_checkpoint += 1
+        self.bytes_since_checkpoint += size
+
+    def wants_checkpoint(self) -> bool:
+        return (
+            self.rows_since_checkpoint >= CHECKPOINT_ROWS_MIN
+            and self.bytes_since_checkpoint >= self.checkpoint_bytes * CHECKPOINT_GROWTH
+        )
+
+    def checkpoint(self) -> bytes:
+        application = msgspec.Raw(self.application.dump(self.state))
+        data = _encode(_Checkpoint(format=_CHECKPOINT_FORMAT, runtime=self.runtime, application=application))
+        self.rows_since_checkpoint = self.bytes_since_checkpoint = 0
+        self.checkpoint_bytes = len(data)
+        return data
+
+    def _restore(self, ordinal: int, data: bytes) -> None:
+        """A checkpoint is a cache: one this code cannot read is passed over and the log is folded instead."""
+        try:
+            decoded = _decode_checkpoint(data)
+            if decoded.format != _CHECKPOINT_FORMAT:
+                return
+            state = self.application.load(bytes(decoded.application))
+        except msgspec.MsgspecError:
+            return
+        self.runtime, self.state, self.head = decoded.runtime, state, ordinal
+        self.checkpoint_bytes = len(data)
+
+
+class Instance(Fold):
+    """A fold that owns its instance under `epoch`."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, application: Application, row: InstanceRow, worker: str) -> None:
+        super().__init__(application, row.n, row.address)
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.worker = worker
+        self.uid = row.uid
+        self.epoch = row.epoch
+        self.fenced = False
+        self._turn = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @classmethod
+    async def activate(
+        cls, store: Store, clock: Clock, ids: Ids, application: Application, row: InstanceRow, worker: str
+    ) -> Instance | None:
+        """Fold the log and claim the instance; None when another worker claimed it first.
+
+        Durable: the claim is a record, so whatever runs next has been counted as an attempt before it begins.
+        """
+        instance = cls(store, clock, ids, application, row, worker)
+        await instance.load(store)
+        claimed: list[r.Record] = []
+
+        def make(epoch: int) -> Batch:
+            claimed[:] = [r.InstanceClaimed(epoch=epoch, worker=worker, at=clock.wall())]
+            return instance._batch(claimed)
+
+        appended = await store.claim(row.n, worker, expected_epoch=row.epoch, make=make)
+        if appended is None:
+            return None
+        instance.epoch = row.epoch + 1
+        await instance._advance(appended.prev, appended.ordinal, claimed)
+        return instance
+
+    async def append(
+        self,
+        records: Sequence[r.Record],
+        *,
+        durability: Durability = Durability.FACT,
+        due: Sequence[Due] = (),
+        blobs: Sequence[str] = (),
+    ) -> int:
+        """The records are in the log (a fact: on the disk) and folded; returns their ordinal.
+
+        *Cancelled*: the batch may still be written; the fold then finds it by reading. *Raises* Fenced.
+        """
+        async with self._turn:
+            if self.fenced:
+                raise Fenced(self._fenced_text())
+            try:
+                appended = await self.store.append(
+                    Append(
+                        n=self.n,
+                        batch=self._batch(records),
+                        epoch=self.epoch,
+                        durability=durability,
+                        due=tuple(due),
+                        blobs=tuple(blobs),
+                    )
+                )
+            except Fenced:
+                self.fence()
+                raise
+            await self._advance(appended.prev, appended.ordinal, records)
+        if self.wants_checkpoint():
+            await self.save_checkpoint()
+        return appended.ordinal
+
+    async def sync(self) -> None:
+        """Fold what others appended since."""
+        async with self._turn:
+            before = self.head
+            await self.catch_up(self.store)
+        if self.head != before:
+            self.announce()
+
+    async def watch(self) -> None:
+        """Keep folding what others append, until cancelled; `changed` tells."""
+        while not self.fenced:
+            await self.store.changed(self.n, self.head)
+            await self.sync()
+            if self.runtime.epoch > self.epoch:
+                self.fence()
+
+    def changed(self) -> Coroutine[Any, Any, Any]:
+        """An awaitable that ends at the next fold or fence *after this call* (not after its first await)."""
+        return self._changed.wait()
+
+    def announce(self) -> None:
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+
+    def fence(self) -> None:
+        """A newer epoch owns the instance: nothing more is appended from here."""
+        self.fenced = True
+        self.announce()
+
+    async def save_checkpoint(self) -> None:
+        ordinal, data = self.head, self.checkpoint()
+        await self.store.save_checkpoint(self.n, self.epoch, ordinal, data)
+
+    async def release(self, *, clean: bool = True) -> None:
+        """Hibernate: the instance is rows on disk again, free for anybody. What was running goes on at the next claim,
+        without an attempt being counted when this was a `clean` stop."""
+        if self.fenced:
+            return
+        if not clean:
+            await self.store.release(self.n, self.epoch, None)
+            self.fence()
+            return
+        if self.rows_since_checkpoint > CHECKPOINT_ROWS_MIN // 4:
+            await self.save_checkpoint()
+        batch = self._batch([r.InstanceReleased(at=self.clock.wall())])
+        await self.store.release(self.n, self.epoch, batch)
+        self.fence()
+
+    def _batch(self, records: Sequence[r.Record]) -> Batch:
+        return Batch(r.encode(records), self.application.project(records))
+
+    async def _advance(self, prev: int, ordinal: int, records: Sequence[r.Record]) -> None:
+        """Apply own records at `ordinal`, after whatever others put before them."""
+        if prev == self.head:
+            self.apply(records, ordinal, 256)
+        else:
+            await self.catch_up(self.store, ordinal)
+        self.announce()
+
+    def _fenced_text(self) -> str:
+        return (
+            f"instance {self.address} is owned by a newer epoch than {self.epoch}, which this worker holds. "
+            f"Its work was taken over; stop"
+        )
