@@ -353,3 +353,19 @@ def test_the_environment_chooses_the_seeds(monkeypatch: pytest.MonkeyPatch) -> N
     assert list(seeds(3)) == [7, 8]
     monkeypatch.setenv("CAIRN_SEED", "17")
     assert list(seeds(3)) == [17]
+
+
+def test_what_a_killed_process_had_no_time_to_look_at_is_no_finding() -> None:
+    """T7: the error of a child whose parent was killed before it could await it."""
+
+    async def main(simulation: Simulation) -> None:
+        async def parent(process: Process) -> None:
+            async def child() -> None:
+                process.kill()
+                raise KeyError("nobody will see this")
+
+            await asyncio.create_task(child())
+
+        await simulation.process("w", parent).wait()
+
+    simulate(main, seed=1)

@@ -54,6 +54,7 @@ class Group:
         self.name = name
         self.is_paused = False
         self.is_dead = False
+        self.was_killed = False
         self.held: list[asyncio.Handle] = []
 
 
@@ -82,7 +83,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._task_steps: list[asyncio.Handle] = []
         self._callbacks: deque[asyncio.Handle] = deque()
         self._task_count = 0
-        self._tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self._groups: weakref.WeakKeyDictionary[asyncio.Task[Any], Group | None] = weakref.WeakKeyDictionary()
         self._hash = hashlib.blake2b(digest_size=16)
         self._thread = threading.get_ident()
 
@@ -97,7 +98,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self._task_count += 1
             options["name"] = f"{getattr(coro, '__qualname__', 'task')}#{self._task_count}"
         task: asyncio.Task[Any] = super().create_task(coro, **options)
-        self._tasks.add(task)
+        context = options.get("context")
+        self._groups[task] = GROUP.get() if context is None else context.get(GROUP)
         return task
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
@@ -123,10 +125,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._hash.update(b"\n")
 
     def forgotten(self) -> list[BaseException]:
-        """What tasks raised that nobody has looked at. Asked for, because a reference cycle keeps them from saying so."""
-        unseen = [task for task in self._tasks if task.done() and task._log_traceback]  # type: ignore[attr-defined]
+        """What tasks raised that nobody has looked at. Asked for: a reference cycle can keep them from saying so.
+
+        A process that was killed had no time to look, so its tasks are not asked.
+        """
+        unseen = [task for task in self._groups if task.done() and task._log_traceback and not self.was_killed(task)]
         errors = (task.exception() for task in sorted(unseen, key=lambda task: task.get_name()))
         return [error for error in errors if error is not None]
+
+    def was_killed(self, task: Any) -> bool:
+        """Whether the task belongs to a process that was killed."""
+        group = self._groups.get(task) if task is not None else None
+        return group is not None and group.was_killed
 
     def trace_hash(self) -> str:
         """Sixteen bytes that are equal when, and only when, the same steps ran in the same order at the same times."""

@@ -62,6 +62,7 @@ class Process(Group):
         """SIGKILL. From the next await on, nothing of it runs. Idempotent."""
         if self.is_alive:
             self._simulation.loop.note("killed", self.name)
+            self.was_killed = True
             self._end()
 
     def pause(self, seconds: float | None = None) -> None:
@@ -173,7 +174,7 @@ class Simulation:
 
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, Crashed):
+        if isinstance(error, Crashed) or self.loop.was_killed(context.get("future", context.get("task"))):
             return
         self.errors.append(error if error is not None else RuntimeError(context["message"]))
 
