@@ -1,0 +1,201 @@
+"""The vocabulary of a conversation: every record an agent's log may contain beside the runtime's own.
+
+Laws. Pure. A record is frozen; its tag is its durable name and never changes meaning; new fields are optional (S15).
+Intents come before effects (`tool.called`, `turn.started`), outcomes after (`tool.outcome`, `message.completed`, …).
+A *fact* is synced when its append returns; only `message.delta`, `tool.progress` and `tool.process` are deltas.
+
+One submission, sequential tool step, as it stands in the log (`|` separates synced commits):
+
+    fiber.accepted | fiber.started turn.started | delta… message.completed tool.called | tool.outcome turn.started | …
+        | delta… message.completed fiber.settled
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cairn.harness.messages import Content, Image, ResultContent, StopReason, ToolSpec, Usage
+from cairn.harness.sandbox.protocol import ProcessInfo
+from cairn.runtime.records import NULL, ErrorInfo, Record
+
+#: The fiber method of a submission; `fiber.accepted.arguments` is then a `Delivery`.
+SUBMISSION = "submission"
+#: The fiber method that runs `on_settled`; its argument is the submission's id.
+SETTLED_HOOK = "on_settled"
+
+Repeat = Literal["never", "keyed", "safe", "resume"]
+CallOutcome = Literal["ok", "error", "unknown", "aborted", "timeout"]
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was sent: a person's message, or a signal (a timer, a webhook) that only programs send."""
+
+    kind: Literal["user", "signal"] = "user"
+    body: str
+    attachments: tuple[Image, ...] = ()
+    type: str | None = None
+    attributes: dict[str, str] = {}
+    tag: str = "signal"
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the model is told at the tail, from the user's side, that no person wrote."""
+
+    kind: Literal["continue", "length", "hook", "tools", "instructions", "environment"]
+    text: str
+
+
+class ContextOpened(Record, frozen=True, tag="context.opened"):
+    """The head of every request from here on, frozen: system prompt and tools."""
+
+    system: str
+    tools: tuple[ToolSpec, ...]
+
+
+class ContextChanged(Record, frozen=True, tag="context.changed"):
+    """What changed in instructions or tools. New tools are declared after the old ones; the model is told in a note."""
+
+    instructions: str | None = None
+    tools_added: tuple[ToolSpec, ...] = ()
+    tools_removed: tuple[str, ...] = ()
+    tools_back: tuple[str, ...] = ()
+
+
+class TurnStarted(Record, frozen=True, tag="turn.started"):
+    """A model request is about to be made: the intent. `includes` are the submissions whose messages the model sees from
+    this turn on (the first turn of a submission includes it; a later one may join others)."""
+
+    submission: str
+    turn: str
+    message: str
+    epoch: int
+    at: float
+    model: str
+    includes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+class MessageDelta(Record, frozen=True, tag="message.delta"):
+    """More of the open message; consecutive deltas of a block are one record per flush."""
+
+    message: str
+    block: int
+    kind: Literal["text", "thinking"]
+    text: str
+
+
+class MessageCompleted(Record, frozen=True, tag="message.completed"):
+    """The model's whole response: paid for, never requested again."""
+
+    submission: str
+    turn: str
+    message: str
+    content: tuple[Content, ...]
+    stop: StopReason
+    at: float
+    model: str
+    usage: Usage = Usage()
+    response_id: str = ""
+    duration_ms: int = 0
+
+
+class MessageInterrupted(Record, frozen=True, tag="message.interrupted"):
+    """The open message ends here. `keep`: its text stays in the model's context and it will be asked to continue."""
+
+    submission: str
+    turn: str
+    message: str
+    reason: Literal["crash", "cut", "stall", "abort", "timeout", "limit"]
+    keep: bool
+    at: float
+
+
+class TurnFailed(Record, frozen=True, tag="turn.failed"):
+    """The request failed. `retry_at`: it is made again then; None: the submission fails with this error."""
+
+    submission: str
+    turn: str
+    message: str
+    error: ErrorInfo
+    at: float
+    retry_at: float | None = None
+
+
+class ToolCalled(Record, frozen=True, tag="tool.called"):
+    """The intent of a call, durable before the tool runs (S8). `arguments` are coerced and validated."""
+
+    submission: str
+    turn: str
+    call: str
+    name: str
+    arguments: msgspec.Raw
+    repeat: Repeat
+    epoch: int
+    at: float
+
+
+class ToolProcess(Record, frozen=True, tag="tool.process"):
+    """The process tree a call runs in: a successor on the same host ends what is left of it before it decides."""
+
+    call: str
+    process: ProcessInfo
+
+
+class ToolProgress(Record, frozen=True, tag="tool.progress"):
+    """The last of what a running call shows; replaced by the next one, cleared by the outcome."""
+
+    call: str
+    text: str
+
+
+class ToolOutcome(Record, frozen=True, tag="tool.outcome"):
+    """The one outcome of a call. Called or not: a refused call (unknown tool, bad arguments) has only this."""
+
+    submission: str
+    turn: str
+    call: str
+    name: str
+    outcome: CallOutcome
+    content: tuple[ResultContent, ...]
+    at: float
+    terminate: bool = False
+    details: msgspec.Raw = NULL
+    duration_ms: int = 0
+
+
+class HookCompleted(Record, frozen=True, tag="hook.completed"):
+    """A lifecycle seam has run: `on_message` for the submission `of`, or `on_stop` after `turn`. A text sends the model
+    (back) to work with it."""
+
+    submission: str
+    hook: Literal["on_message", "on_stop"]
+    of: str
+    at: float
+    text: str | None = None
+
+
+class ConversationRewound(Record, frozen=True, tag="conversation.rewound"):
+    """The conversation continues as it stood at ordinal `to`; what came after stays in the log."""
+
+    to: int
+    at: float
+
+
+#: Everything above, for the decoder.
+HARNESS: tuple[type[Record], ...] = (
+    ContextOpened,
+    ContextChanged,
+    TurnStarted,
+    MessageDelta,
+    MessageCompleted,
+    MessageInterrupted,
+    TurnFailed,
+    ToolCalled,
+    ToolProcess,
+    ToolProgress,
+    ToolOutcome,
+    HookCompleted,
+    ConversationRewound,
+)

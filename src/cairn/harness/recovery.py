@@ -1,0 +1,299 @@
+"""Given where the submission stands, what happens next? One table, asked before every step, in health as after a crash.
+
+Laws. Pure. The table is total and unambiguous: every situation has exactly one row, and a test enumerates them all. There
+is no other place that decides; `loop.py` carries out what is returned here. A call is *ours* when it was recorded under the
+present epoch: the process that recorded it is this one, and is about to run it; otherwise that process is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from cairn.harness.limits import Limits
+from cairn.harness.submission import CallState, CallStatus, Control, Stage
+from cairn.runtime.records import ErrorInfo
+from cairn.runtime.state import FiberState, RuntimeState
+
+
+class Action(Enum):
+    START = "start the submission"
+    HEAR = "run on_message"
+    TURN = "start a turn"
+    REQUEST = "ask the model"
+    CLOSE_PARTIAL = "close the half-written message, keep its text"
+    DROP_PARTIAL = "close the half-written message, leave it out"
+    PLAN_CALLS = "record the intent of calls"
+    REFUSE_CALLS = "answer the calls without running them"
+    RUN_CALLS = "run the calls"
+    CLOSE_CALLS = "give every open call its outcome without running it"
+    ASK_STOP = "run on_stop"
+    WAIT = "wait until the retry is due"
+    COMPLETE = "settle as completed"
+    FAIL = "settle as failed"
+    ABORT = "settle as aborted"
+    END = "nothing: it is settled"
+
+
+#: Actions that only add records: the loop stages them and asks again before it commits.
+PURE = frozenset(
+    {
+        Action.START,
+        Action.TURN,
+        Action.CLOSE_PARTIAL,
+        Action.DROP_PARTIAL,
+        Action.PLAN_CALLS,
+        Action.REFUSE_CALLS,
+        Action.CLOSE_CALLS,
+        Action.COMPLETE,
+        Action.FAIL,
+        Action.ABORT,
+    }
+)
+
+
+class Halt(Enum):
+    """Why the run must not go on, if it must not."""
+
+    NO = "no"
+    ABORT = "abort"
+    """An abort was requested."""
+    FAIL = "fail"
+    """Its running time, its attempts or one of its limits is spent."""
+
+
+class Calls(Enum):
+    """The open calls of the message, as a whole; the first that applies."""
+
+    NONE = "none"
+    CUT = "cut"
+    """The message stopped at the length limit: its calls may be incomplete."""
+    GO = "go"
+    """Some are called and can be run: ours, or repeatable by their class."""
+    LOST = "lost"
+    """Some were called by a process that is gone, and may not be repeated."""
+    PLANNED = "planned"
+    """None is called; some are waiting to be."""
+
+
+class Retry(Enum):
+    NEVER = "never"
+    LATER = "later"
+    DUE = "due"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything the table looks at."""
+
+    stage: Stage
+    halt: Halt = Halt.NO
+    calls: Calls = Calls.NONE
+    retry: Retry = Retry.DUE
+    waiting: bool = False
+    """Other messages were admitted and the model has not seen them."""
+    unheard: bool = False
+    """`on_message` has to run for a message the next turn would include."""
+    asked: bool = True
+    """`on_stop` has nothing to say (any more)."""
+    lengths_left: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    stage: Stage
+    action: Action
+    when: Mapping[str, Any]
+    """Fields that must have this value, or one of these; the others do not matter."""
+
+    def matches(self, situation: Situation) -> bool:
+        return self.stage is situation.stage and all(
+            getattr(situation, name) in wanted if isinstance(wanted, tuple) else getattr(situation, name) is wanted
+            for name, wanted in self.when.items()
+        )
+
+
+def _row(stage: Stage, action: Action, **when: Any) -> Row:
+    return Row(stage, action, when)
+
+
+GOING = Halt.NO
+HALTED = (Halt.ABORT, Halt.FAIL)
+
+TABLE: tuple[Row, ...] = (
+    # accepted, nothing else
+    _row(Stage.NEW, Action.ABORT, halt=Halt.ABORT),
+    _row(Stage.NEW, Action.FAIL, halt=Halt.FAIL),
+    _row(Stage.NEW, Action.HEAR, halt=GOING, unheard=True),
+    _row(Stage.NEW, Action.TURN, halt=GOING, unheard=False),
+    # turn.started, no message: ask (again, when its process is gone: the attempt was counted by the claim)
+    _row(Stage.OPEN, Action.DROP_PARTIAL, halt=HALTED),
+    _row(Stage.OPEN, Action.REQUEST, halt=GOING),
+    # deltas, no message.completed: keep what was said, ask to go on after it
+    _row(Stage.PARTIAL, Action.DROP_PARTIAL, halt=HALTED),
+    _row(Stage.PARTIAL, Action.CLOSE_PARTIAL, halt=GOING),
+    # a message with calls
+    _row(Stage.CALLS, Action.CLOSE_CALLS, halt=HALTED),
+    _row(Stage.CALLS, Action.REFUSE_CALLS, halt=GOING, calls=Calls.CUT),
+    _row(Stage.CALLS, Action.CLOSE_CALLS, halt=GOING, calls=Calls.LOST),
+    _row(Stage.CALLS, Action.RUN_CALLS, halt=GOING, calls=Calls.GO),
+    _row(Stage.CALLS, Action.PLAN_CALLS, halt=GOING, calls=(Calls.PLANNED, Calls.NONE)),
+    # every call has its outcome
+    _row(Stage.ANSWERED, Action.ABORT, halt=Halt.ABORT),
+    _row(Stage.ANSWERED, Action.FAIL, halt=Halt.FAIL),
+    _row(Stage.ANSWERED, Action.HEAR, halt=GOING, unheard=True),
+    _row(Stage.ANSWERED, Action.TURN, halt=GOING, unheard=False),
+    # the answer is there: it is kept whatever was asked meanwhile; others may still join
+    _row(Stage.SAID, Action.COMPLETE, halt=HALTED),
+    _row(Stage.SAID, Action.HEAR, halt=GOING, waiting=True, unheard=True),
+    _row(Stage.SAID, Action.TURN, halt=GOING, waiting=True, unheard=False),
+    _row(Stage.SAID, Action.ASK_STOP, halt=GOING, waiting=False, asked=False),
+    _row(Stage.SAID, Action.COMPLETE, halt=GOING, waiting=False, asked=True),
+    # stopped at the length limit
+    _row(Stage.CUT, Action.COMPLETE, halt=HALTED),
+    _row(Stage.CUT, Action.FAIL, halt=GOING, lengths_left=False),
+    _row(Stage.CUT, Action.HEAR, halt=GOING, lengths_left=True, unheard=True),
+    _row(Stage.CUT, Action.TURN, halt=GOING, lengths_left=True, unheard=False),
+    _row(Stage.REFUSED, Action.FAIL),
+    # a request that failed
+    _row(Stage.BROKEN, Action.ABORT, halt=Halt.ABORT),
+    _row(Stage.BROKEN, Action.FAIL, halt=Halt.FAIL),
+    _row(Stage.BROKEN, Action.FAIL, halt=GOING, retry=Retry.NEVER),
+    _row(Stage.BROKEN, Action.WAIT, halt=GOING, retry=Retry.LATER),
+    _row(Stage.BROKEN, Action.HEAR, halt=GOING, retry=Retry.DUE, unheard=True),
+    _row(Stage.BROKEN, Action.TURN, halt=GOING, retry=Retry.DUE, unheard=False),
+    # a message that was closed half-written
+    _row(Stage.INTERRUPTED, Action.ABORT, halt=Halt.ABORT),
+    _row(Stage.INTERRUPTED, Action.FAIL, halt=Halt.FAIL),
+    _row(Stage.INTERRUPTED, Action.HEAR, halt=GOING, unheard=True),
+    _row(Stage.INTERRUPTED, Action.TURN, halt=GOING, unheard=False),
+    _row(Stage.SETTLED, Action.END),
+)
+
+
+def decide(situation: Situation) -> Action:
+    """The one row that fits."""
+    for row in TABLE:
+        if row.matches(situation):
+            return row.action
+    raise AssertionError(f"no row for {situation}")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the table needs to know beside the submission's own fold."""
+
+    now: float
+    """Wall clock, seconds."""
+    epoch: int
+    limits: Limits
+    hears: bool = False
+    """The agent has `on_message` hooks."""
+    stops: bool = False
+    """The agent has `on_stop` hooks."""
+
+
+def situate(control: Control, runtime: RuntimeState, given: Given) -> Situation:
+    """Reduce everything known to what the table looks at."""
+    fiber = runtime.fibers.get(control.submission or "")
+    joinable = joining(control, runtime)
+    heard = set(control.heard)
+    next_in = [control.submission, *joinable] if control.stage is Stage.NEW else joinable
+    return Situation(
+        stage=control.stage,
+        halt=halt(control, fiber, given)[0] if fiber is not None else Halt.NO,
+        calls=calls(control, given.epoch),
+        retry=_retry(control, given.now),
+        waiting=bool(joinable),
+        unheard=given.hears and any(id not in heard for id in next_in),
+        asked=not given.stops or control.stop_decided or control.continues >= given.limits.stop_continues,
+        lengths_left=control.lengths <= given.limits.length_continues,
+    )
+
+
+def joining(control: Control, runtime: RuntimeState) -> list[str]:
+    """The messages the next turn would take in beside its own: the queue, up to the first that is to be aborted."""
+    found: list[str] = []
+    for id in control.queue:
+        fiber = runtime.fibers.get(id)
+        if id == control.submission:
+            continue
+        if fiber is None or fiber.abort is not None:
+            break
+        found.append(id)
+    return found
+
+
+def halt(control: Control, fiber: FiberState, given: Given) -> tuple[Halt, ErrorInfo | None]:
+    """Whether the run must not go on, and why in words."""
+    limits = given.limits
+    if fiber.abort is not None:
+        return Halt.ABORT, ErrorInfo(kind="aborted", message=fiber.abort)
+    if fiber.interrupted >= limits.attempts:
+        text = f"{fiber.interrupted} attempts in a row ended with their process and left nothing new in the log"
+        return Halt.FAIL, ErrorInfo(kind="attempts_exhausted", message=text)
+    if fiber.ran(given.now) > limits.running_seconds:
+        text = f"ran longer than {limits.running_seconds:g} s (parked time not counted)"
+        return Halt.FAIL, ErrorInfo(kind="timeout", message=text)
+    if control.stage in (Stage.OPEN, Stage.PARTIAL, Stage.CALLS):
+        return Halt.NO, None
+    spent = (
+        ("turns", control.turns, limits.turns),
+        ("tool_calls", control.tool_calls, limits.tool_calls),
+        ("identical_calls", control.same_calls, limits.identical_calls),
+        ("tokens", control.tokens, limits.tokens),
+        ("cost_usd", control.cost, limits.cost_usd),
+    )
+    for name, used, limit in spent:
+        if limit is not None and used >= limit:
+            return Halt.FAIL, ErrorInfo(
+                kind=f"limit_{name}", message=f"stopped at its limit of {limit:g} {name} (used {used:g})"
+            )
+    return Halt.NO, None
+
+
+def _retry(control: Control, now: float) -> Retry:
+    if control.stage is not Stage.BROKEN:
+        return Retry.DUE
+    if control.retry_at is None:
+        return Retry.NEVER
+    return Retry.LATER if control.retry_at > now else Retry.DUE
+
+
+class Verb(Enum):
+    """What happens to one call of the message."""
+
+    PLAN = "record its intent"
+    RUN = "run it"
+    LOSE = "record that its outcome is unknown"
+    NOTHING = "it has its outcome"
+
+
+#: (status, ours, repeat class) → verb. `ours` and the class only matter once it was called.
+CALL_TABLE: Mapping[tuple[CallStatus, bool, str], Verb] = {
+    **{(CallStatus.PLANNED, ours, r): Verb.PLAN for ours in (True, False) for r in ("never", "keyed", "safe", "resume")},
+    **{(CallStatus.DONE, ours, r): Verb.NOTHING for ours in (True, False) for r in ("never", "keyed", "safe", "resume")},
+    **{(CallStatus.CALLED, True, r): Verb.RUN for r in ("never", "keyed", "safe", "resume")},
+    (CallStatus.CALLED, False, "never"): Verb.LOSE,
+    (CallStatus.CALLED, False, "keyed"): Verb.RUN,
+    (CallStatus.CALLED, False, "safe"): Verb.RUN,
+    (CallStatus.CALLED, False, "resume"): Verb.RUN,
+}
+
+
+def verb(call: CallState, epoch: int) -> Verb:
+    return CALL_TABLE[(call.status, call.epoch == epoch, call.repeat)]
+
+
+def calls(control: Control, epoch: int) -> Calls:
+    """The open calls as a whole."""
+    if control.stage is not Stage.CALLS:
+        return Calls.NONE
+    verbs = {verb(call, epoch) for call in control.calls}
+    if Verb.LOSE in verbs:
+        return Calls.LOST
+    if Verb.RUN in verbs:
+        return Calls.GO
+    return Calls.CUT if control.stop == "length" else Calls.PLANNED
