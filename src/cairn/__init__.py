@@ -1,0 +1,129 @@
+"""Cairn: AI agents that survive production. This is the face: the names a user types, each loaded at its first use.
+
+Law. Importing this module imports nothing else, so that every command line starts at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cairn.errors import (
+        CairnError as CairnError,
+    )
+    from cairn.errors import (
+        Conflict as Conflict,
+    )
+    from cairn.errors import (
+        ModelError as ModelError,
+    )
+    from cairn.errors import (
+        NonRetryable as NonRetryable,
+    )
+    from cairn.errors import (
+        NotFound as NotFound,
+    )
+    from cairn.errors import (
+        SandboxError as SandboxError,
+    )
+    from cairn.errors import (
+        StepUnknown as StepUnknown,
+    )
+    from cairn.errors import (
+        ToolError as ToolError,
+    )
+    from cairn.errors import (
+        UsageError as UsageError,
+    )
+    from cairn.framework.app import App as App
+    from cairn.harness.agent import Agent as Agent
+    from cairn.harness.context_face import Context as Context
+    from cairn.harness.function_tool import tool as tool
+    from cairn.harness.hooks import Received as Received
+    from cairn.harness.hooks import Settled as Settled
+    from cairn.harness.hooks import Stopping as Stopping
+    from cairn.harness.limits import Limits as Limits
+    from cairn.harness.messages import Image as Image
+    from cairn.harness.messages import Text as Text
+    from cairn.harness.sandbox.local import local as local
+    from cairn.harness.tools import Tool as Tool
+    from cairn.harness.tools import ToolResult as ToolResult
+    from cairn.harness.turn_view import Turn as Turn
+
+    __version__: str
+
+#: Where each name lives. A name is public by standing here, in the imports above and in `__all__`.
+_HOMES = {
+    "Agent": "cairn.harness.agent",
+    "App": "cairn.framework.app",
+    "CairnError": "cairn.errors",
+    "Conflict": "cairn.errors",
+    "Context": "cairn.harness.context_face",
+    "Image": "cairn.harness.messages",
+    "Limits": "cairn.harness.limits",
+    "ModelError": "cairn.errors",
+    "NonRetryable": "cairn.errors",
+    "NotFound": "cairn.errors",
+    "Received": "cairn.harness.hooks",
+    "SandboxError": "cairn.errors",
+    "Settled": "cairn.harness.hooks",
+    "StepUnknown": "cairn.errors",
+    "Stopping": "cairn.harness.hooks",
+    "Text": "cairn.harness.messages",
+    "Tool": "cairn.harness.tools",
+    "ToolError": "cairn.errors",
+    "ToolResult": "cairn.harness.tools",
+    "Turn": "cairn.harness.turn_view",
+    "UsageError": "cairn.errors",
+    "local": "cairn.harness.sandbox.local",
+    "tool": "cairn.harness.function_tool",
+}
+
+__all__ = [
+    "Agent",
+    "App",
+    "CairnError",
+    "Conflict",
+    "Context",
+    "Image",
+    "Limits",
+    "ModelError",
+    "NonRetryable",
+    "NotFound",
+    "Received",
+    "SandboxError",
+    "Settled",
+    "StepUnknown",
+    "Stopping",
+    "Text",
+    "Tool",
+    "ToolError",
+    "ToolResult",
+    "Turn",
+    "UsageError",
+    "__version__",
+    "local",
+    "tool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            value: Any = version("cairn-agents")
+        except PackageNotFoundError:
+            # A source tree that was never installed, such as one on PYTHONPATH.
+            value = "0+unknown"
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'cairn' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,9 @@
-"""A tool: what the model sees of it, what a repeat of it means, and how it is called."""
+"""A tool: what the model sees of it, what a repeat of it means, and how it is called.
+
+Laws. A `Tool` is data and a function; it holds no state between calls. A decorator returns the function it was given, so
+a tool stays an ordinary function in a test; the compiled `Tool` hangs on it as an attribute, and there is no registry.
+Arguments are JSON until the moment of the call: what is recorded, compared and shown is what the model meant.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from cairn.harness.messages import ResultContent, ToolSpec
+import msgspec
+
+from cairn.harness.messages import Image, ResultContent, Text, ToolSpec
 from cairn.harness.sandbox.protocol import ProcessInfo, Sandbox
+from cairn.harness.state import Draft
 
 Repeat = Literal["never", "keyed", "safe", "resume"]
+
+#: The attribute a decorated function carries its Tool in.
+ATTRIBUTE = "__cairn_tool__"
+
+#: What the model is told when a tool returned None or nothing: some providers refuse an empty result.
+NO_OUTPUT = "(no output)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +39,26 @@ class ToolResult:
 
 
 class CallContext(Protocol):
-    """What a running call can reach; the user-facing `Context` wraps it."""
+    """What a running call or hook can reach, given by the loop; the user-facing `Context` wraps it."""
 
     @property
-    def call(self) -> str: ...
+    def call(self) -> str:
+        """The id of the call (of a hook: of its seam)."""
+        ...
 
     @property
     def key(self) -> str:
         """The same at every repeat of this call: hand it to the outside as the idempotency key."""
+        ...
+
+    @property
+    def conversation(self) -> str:
+        """The id of the instance."""
+        ...
+
+    @property
+    def draft(self) -> Draft[Any] | None:
+        """This call's copy of the state; None when the agent declares none."""
         ...
 
     @property
@@ -48,6 +74,10 @@ class CallContext(Protocol):
 
     async def step(self, name: str, callback: Callable[[], Any], *, repeat: str = "safe") -> Any: ...
 
+    async def run_sync(self, callback: Callable[[], Any]) -> Any:
+        """Run a blocking function off the event loop, in a bounded pool; its context variables are the caller's."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -62,7 +92,33 @@ class Tool:
     sequential: bool | str = False
     """True: a barrier, runs alone in its batch. A string: calls that share it run one at a time."""
     timeout_seconds: float | None = None
+    place: str = ""
+    """Where it is defined, `path:line`, for messages to people."""
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+
+def result_of(tool: str, value: Any) -> ToolResult:
+    """What a tool returned as what the model reads: a text as it is, blocks as they are, None as a fixed phrase, anything
+    else as JSON. Total: a value that is no JSON becomes an error result that says the call itself was made."""
+    if isinstance(value, ToolResult):
+        content = value.content if isinstance(value.content, tuple) else (Text(text=value.content),)
+        return ToolResult(content or (Text(text=NO_OUTPUT),), value.is_error, value.terminate, value.details)
+    if isinstance(value, (Text, Image)):
+        return ToolResult((value,))
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, (Text, Image)) for item in value):
+        return ToolResult(tuple(value))
+    if value is None or value == "":
+        return ToolResult((Text(text=NO_OUTPUT),))
+    if isinstance(value, str):
+        return ToolResult((Text(text=str(value)),))
+    try:
+        return ToolResult((Text(text=msgspec.json.encode(value).decode()),))
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        text = (
+            f"The tool ran to its end, but what it returned ({type(value).__name__}) cannot be shown: {error}. Do not assume "
+            f"that it failed to do its work."
+        )
+        return ToolResult((Text(text=text),), is_error=True)

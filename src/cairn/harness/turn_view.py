@@ -1,0 +1,110 @@
+"""What `@agent.prepare` sees and may change before a model call, and what comes of it: `Turn` and `Rendered`.
+
+Laws. Pure. A Turn lives for one render and nothing of it outlives that; `Rendered` is what the loop asks the model with.
+Tools keep a stable order (the sandbox's, the agent's, then those used by this turn) so that the request's prefix stays
+byte-equal until something really changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cairn.errors import UsageError
+from cairn.harness.function_tool import as_tool
+from cairn.harness.messages import ThinkingLevel
+from cairn.harness.models.protocol import Model
+from cairn.harness.tools import Tool
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An agent at one turn: everything a model request needs but the messages."""
+
+    model: str | Model
+    instructions: str
+    tools: tuple[Tool, ...]
+    thinking: ThinkingLevel | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_spec(self) -> str:
+        """The model's durable name, `provider:model`."""
+        return self.model if isinstance(self.model, str) else self.model.spec
+
+    def tool(self, name: str) -> Tool | None:
+        """The tool of that name, if this turn offers it."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+
+class Turn(Generic[S]):
+    """The turn that is about to be asked. Change it with `use`, `without`, `instruct`, and by assigning `model` and
+    `thinking`."""
+
+    __slots__ = ("_instructions", "_state", "_tools", "conversation", "model", "thinking")
+
+    def __init__(
+        self,
+        *,
+        state: S,
+        conversation: str,
+        model: str | Model | None,
+        thinking: ThinkingLevel | None,
+        tools: Mapping[str, Tool],
+    ) -> None:
+        self._state = state
+        self.conversation = conversation
+        """The id of the conversation."""
+        self.model = model
+        """The spec or object to ask; assign another to change it for this turn."""
+        self.thinking = thinking
+        self._tools = dict(tools)
+        self._instructions: list[str] = []
+
+    @property
+    def state(self) -> S:
+        """The state as committed. Read it only: changing it here is an error, tools and hooks change state."""
+        if self._state is None:
+            raise UsageError("this agent has no state: give it one with Agent(…, state=YourDataclass)")
+        return self._state
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names the model would see now, in order."""
+        return tuple(self._tools)
+
+    def use(self, *tools: Tool | Callable[..., Any]) -> None:
+        """The model sees these tools at this turn too. *Raises* UsageError when another tool has the name."""
+        for given in tools:
+            tool = as_tool(given)
+            present = self._tools.setdefault(tool.name, tool)
+            if present is not tool:
+                raise UsageError(
+                    f"turn.use: there are two tools named {tool.name!r} ({present.place or 'built in'} and "
+                    f"{tool.place or 'built in'}); call turn.without({tool.name!r}) first to replace it"
+                )
+
+    def without(self, *names: str) -> None:
+        """The model does not see these tools at this turn. *Raises* UsageError for a name there is not."""
+        for name in names:
+            if name not in self._tools:
+                close = difflib.get_close_matches(name, self._tools, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(self._tools) or 'none'}"
+                raise UsageError(f"turn.without: there is no tool {name!r}{hint}")
+            del self._tools[name]
+
+    def instruct(self, text: str) -> None:
+        """The instructions of this turn end with `text`. *Raises* UsageError when it is empty or not a string."""
+        if not isinstance(text, str) or not text.strip():
+            raise UsageError(f"turn.instruct: a text is needed, not {text!r}")
+        self._instructions.append(text)
+
+    def taken(self) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
+        """The tools and added instructions, for the render that made this turn."""
+        return tuple(self._tools.values()), tuple(self._instructions)
