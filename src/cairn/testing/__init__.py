@@ -1,9 +1,10 @@
 """What Cairn is tested with, for you to test with. Each name is imported when it is first used.
 
 simulation   a whole system in one thread from one seed: `simulate`, `Simulation`, `Process`, `sometimes`, `seeds`
-faults       a store that crashes, stops, lags and forgets: `FaultyStore`, `Crash`
+faults       a store that crashes, stops and lags: `FaultyStore`, `Crash`, `crash_points`, `until_crash`
 exhaustive   every combination of bounded choices: `every_choice`
-history      what was asked and answered, and whether it is allowed: `History`, `RecordingStore`, `check`
+history      what was asked of a store and what it answered: `History`, `RecordingStore`, `logs_of`
+checker      whether a history is allowed: `check`, `check_log`, `Violation`
 loop         the seeded event loop below the simulation: `SimulatedLoop`, `Deadlock`, `Livelock`
 virtual      the simulation's time and names: `SimulatedClock`, `SeededIds`
 """
@@ -14,8 +15,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cairn.testing.checker import Violation as Violation
+    from cairn.testing.checker import check as check
+    from cairn.testing.checker import check_log as check_log
     from cairn.testing.exhaustive import Choose as Choose
     from cairn.testing.exhaustive import every_choice as every_choice
+    from cairn.testing.faults import Counts as Counts
+    from cairn.testing.faults import Crash as Crash
+    from cairn.testing.faults import FaultyStore as FaultyStore
+    from cairn.testing.faults import OutcomeUnknown as OutcomeUnknown
+    from cairn.testing.faults import crash_from_environment as crash_from_environment
+    from cairn.testing.faults import crash_points as crash_points
+    from cairn.testing.faults import until_crash as until_crash
+    from cairn.testing.history import History as History
+    from cairn.testing.history import Log as Log
+    from cairn.testing.history import Operation as Operation
+    from cairn.testing.history import RecordingStore as RecordingStore
+    from cairn.testing.history import logs_of as logs_of
     from cairn.testing.loop import Deadlock as Deadlock
     from cairn.testing.loop import Livelock as Livelock
     from cairn.testing.loop import SimulatedLoop as SimulatedLoop
@@ -31,19 +47,34 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Choose": "exhaustive",
+    "Counts": "faults",
+    "Crash": "faults",
     "Crashed": "simulation",
     "Deadlock": "loop",
+    "FaultyStore": "faults",
+    "History": "history",
     "Livelock": "loop",
+    "Log": "history",
+    "Operation": "history",
+    "OutcomeUnknown": "faults",
     "Process": "simulation",
+    "RecordingStore": "history",
     "SeededIds": "virtual",
     "Simulated": "simulation",
     "SimulatedClock": "virtual",
     "SimulatedLoop": "loop",
     "Simulation": "simulation",
+    "Violation": "checker",
+    "check": "checker",
+    "check_log": "checker",
+    "crash_from_environment": "faults",
+    "crash_points": "faults",
     "every_choice": "exhaustive",
+    "logs_of": "history",
     "seeds": "simulation",
     "simulate": "simulation",
     "sometimes": "simulation",
+    "until_crash": "faults",
 }
 
 __all__ = list(_HOME)

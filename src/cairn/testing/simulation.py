@@ -46,10 +46,11 @@ class Process(Group):
 
     def __init__(self, simulation: Simulation, name: str, *, skew: float, rate: float) -> None:
         super().__init__(name)
-        self.clock = SimulatedClock(simulation.now, skew=skew, rate=rate)
-        self.ids = SeededIds(simulation.stream(f"ids of {name}"), self.clock)
-        self.error: BaseException | None = None
         self._simulation = simulation
+        self._number = len(simulation.processes)
+        self.clock = SimulatedClock(simulation.now, skew=skew, rate=rate)
+        self.ids = SeededIds(self.stream("ids"), self.clock)
+        self.error: BaseException | None = None
         self._ended: asyncio.Future[None] = simulation.loop.create_future()
         self._resume: asyncio.TimerHandle | None = None
 
@@ -57,6 +58,10 @@ class Process(Group):
     def is_alive(self) -> bool:
         """Neither killed nor finished; a paused process is alive (its kernel locks are held)."""
         return not self.is_dead
+
+    def stream(self, purpose: str) -> random.Random:
+        """Dice of this process for one purpose; another life under the same name throws other dice."""
+        return self._simulation.stream(f"{purpose} of process {self._number}")
 
     def kill(self) -> None:
         """SIGKILL. From the next await on, nothing of it runs. Idempotent."""
