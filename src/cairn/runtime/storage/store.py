@@ -270,18 +270,29 @@ class Store(Protocol):
         """
         ...
 
-    async def release(self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = ()) -> None:
-        """Give the instance up: append `batch` as a fact and clear the owner. Silently nothing when already fenced."""
+    async def release(
+        self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = (), *, expected_head: int | None = None
+    ) -> bool:
+        """Give the instance up: append `batch` as a fact, set `due`, clear the owner. Silently nothing when already fenced.
+
+        With `expected_head`, False and nothing done when somebody appended beyond it: an owner that goes to sleep sets
+        its alarms from what it has folded, and must not sleep over a request that it has not (L1). Else True.
+        """
         ...
 
     # --- what is due
 
-    async def due(self, kinds: Sequence[str], now: float, limit: int = 100) -> list[DueRow]:
-        """Alarms at or before `now` of instances of these kinds, oldest first, owned by anybody or nobody."""
+    async def due(
+        self, kinds: Sequence[str], now: float, limit: int = 100, *, exclude_owners: Sequence[str] = ()
+    ) -> list[DueRow]:
+        """Alarms at or before `now` of instances of these kinds, oldest first, owned by anybody or nobody.
+
+        Instances of `exclude_owners` are left out: what a live worker runs must not fill the scan (L7).
+        """
         ...
 
-    async def next_due(self, kinds: Sequence[str]) -> float | None:
-        """When the next alarm of these kinds rings, on the wall clock."""
+    async def next_due(self, kinds: Sequence[str], *, after: float | None = None) -> float | None:
+        """When the next alarm of these kinds rings, on the wall clock; the first later than `after`, when given."""
         ...
 
     async def wait_for_work(self, timeout: float | None) -> None:
