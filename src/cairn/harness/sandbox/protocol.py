@@ -37,6 +37,8 @@ class ExecResult:
     full_output: str | None = None
     background: bool = False
     """The command ended but a child of it held the output open; that child was ended too."""
+    left_running: int = 0
+    """Processes the command left behind that had let go of its output. They end with the sandbox, at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +78,35 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def read(self, path: str) -> bytes:
-        """A file's bytes. Raises FileNotFoundError, IsADirectoryError, PermissionError, SandboxError."""
+    async def read(self, path: str, *, start: int = 0, size: int | None = None) -> bytes:
+        """A file's bytes, or `size` of them from `start` on (fewer where it ends), so that a huge file needs little memory.
+
+        *Raises* FileNotFoundError, IsADirectoryError, PermissionError, SandboxError (not a regular file, no such path).
+        """
         ...
 
     async def write(self, path: str, data: bytes) -> None:
-        """Replace the file atomically, creating parent directories; mode of an existing file is kept."""
+        """Replace the file atomically, creating parent directories; mode of an existing file is kept, a link followed.
+
+        *Cancelled*: the file is as before or as asked, and nothing is still being written.
+        """
         ...
 
-    async def stat(self, path: str) -> FileInfo | None: ...
+    async def stat(self, path: str) -> FileInfo | None:
+        """What is there, links followed; None if nothing is. A link that leads nowhere is itself what is there."""
+        ...
 
-    async def list(self, path: str) -> list[FileInfo]: ...
+    async def list(self, path: str) -> list[FileInfo]:
+        """A directory's entries by name, links not followed. Raises FileNotFoundError, NotADirectoryError."""
+        ...
 
-    async def remove(self, path: str) -> None: ...
+    async def remove(self, path: str) -> None:
+        """Nothing is there any more: a file, a link (not what it leads to), or a directory with all that is in it."""
+        ...
+
+    async def real_path(self, path: str) -> str:
+        """The one absolute name of the file, all links followed, whether or not it exists: what writers lock on."""
+        ...
 
     async def reap(self, process: ProcessInfo) -> bool:
         """End what is left of a tree started by a former owner on this host; True if something was ended."""
