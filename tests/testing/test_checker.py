@@ -23,7 +23,8 @@ from cairn.runtime.storage.store import (
     Producer,
     Row,
 )
-from cairn.testing import History, Log, Operation, check
+from cairn.testing import History, Log, check
+from cairn.testing.history import Operation
 
 ADDRESS = Address("toy", "1")
 CREATED = Batch(encode([InstanceCreated(kind="toy", id="1", uid="u", at=0)]))

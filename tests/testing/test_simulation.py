@@ -123,7 +123,7 @@ def test_waiting_for_what_nobody_can_do_is_a_deadlock_that_names_the_waiters() -
     with pytest.raises(Deadlock, match=r"at 5\.000 s(.|\n)*forgotten(.|\n)*test_simulation\.py") as caught:
         simulate(main, seed=4)
 
-    assert any("seed 4" in note and "CAIRN_SEED=4" in note for note in caught.value.__notes__)
+    assert any("seed 4" in note and "CAIRN_TEST_SEED=4" in note for note in caught.value.__notes__)
 
 
 def test_two_tasks_that_only_wake_each_other_are_a_livelock() -> None:
@@ -347,11 +347,11 @@ def test_each_seed_switches_on_another_half_of_the_faults() -> None:
 def test_the_environment_chooses_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """T7: a printed seed is repeated alone; the night runs more of them."""
     assert list(seeds(3)) == [0, 1, 2]
-    monkeypatch.setenv("CAIRN_SEEDS", "5")
+    monkeypatch.setenv("CAIRN_TEST_SEEDS", "5")
     assert list(seeds(3)) == [0, 1, 2, 3, 4]
-    monkeypatch.setenv("CAIRN_SEEDS", "7-9")
+    monkeypatch.setenv("CAIRN_TEST_SEEDS", "7-9")
     assert list(seeds(3)) == [7, 8]
-    monkeypatch.setenv("CAIRN_SEED", "17")
+    monkeypatch.setenv("CAIRN_TEST_SEED", "17")
     assert list(seeds(3)) == [17]
 
 

@@ -5,7 +5,7 @@ faults       a store that crashes, stops and lags: `FaultyStore`, `Crash`, `cras
 exhaustive   every combination of bounded choices: `every_choice`
 history      what was asked of a store and what it answered: `History`, `RecordingStore`, `logs_of`
 checker      whether a history is allowed: `check`, `check_log`, `Violation`
-loop         the seeded event loop below the simulation: `SimulatedLoop`, `Deadlock`, `Livelock`
+loop         the seeded event loop below the simulation: `Deadlock`, `Livelock`
 virtual      the simulation's time and names: `SimulatedClock`, `SeededIds`
 """
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from cairn.testing.checker import Violation as Violation
     from cairn.testing.checker import check as check
     from cairn.testing.checker import check_log as check_log
-    from cairn.testing.exhaustive import Choose as Choose
     from cairn.testing.exhaustive import every_choice as every_choice
-    from cairn.testing.faults import Counts as Counts
     from cairn.testing.faults import Crash as Crash
     from cairn.testing.faults import FaultyStore as FaultyStore
     from cairn.testing.faults import OutcomeUnknown as OutcomeUnknown
@@ -29,15 +27,12 @@ if TYPE_CHECKING:
     from cairn.testing.faults import until_crash as until_crash
     from cairn.testing.history import History as History
     from cairn.testing.history import Log as Log
-    from cairn.testing.history import Operation as Operation
     from cairn.testing.history import RecordingStore as RecordingStore
     from cairn.testing.history import logs_of as logs_of
     from cairn.testing.loop import Deadlock as Deadlock
     from cairn.testing.loop import Livelock as Livelock
-    from cairn.testing.loop import SimulatedLoop as SimulatedLoop
     from cairn.testing.simulation import Crashed as Crashed
     from cairn.testing.simulation import Process as Process
-    from cairn.testing.simulation import Simulated as Simulated
     from cairn.testing.simulation import Simulation as Simulation
     from cairn.testing.simulation import seeds as seeds
     from cairn.testing.simulation import simulate as simulate
@@ -46,8 +41,6 @@ if TYPE_CHECKING:
     from cairn.testing.virtual import SimulatedClock as SimulatedClock
 
 _HOME = {
-    "Choose": "exhaustive",
-    "Counts": "faults",
     "Crash": "faults",
     "Crashed": "simulation",
     "Deadlock": "loop",
@@ -55,14 +48,11 @@ _HOME = {
     "History": "history",
     "Livelock": "loop",
     "Log": "history",
-    "Operation": "history",
     "OutcomeUnknown": "faults",
     "Process": "simulation",
     "RecordingStore": "history",
     "SeededIds": "virtual",
-    "Simulated": "simulation",
     "SimulatedClock": "virtual",
-    "SimulatedLoop": "loop",
     "Simulation": "simulation",
     "Violation": "checker",
     "check": "checker",
@@ -85,3 +75,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"cairn.testing has no {name!r}; it has: {', '.join(sorted(__all__))}")
     return getattr(importlib.import_module(f"cairn.testing.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

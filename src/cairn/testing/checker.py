@@ -144,6 +144,8 @@ def _written(operation: Operation) -> Iterator[tuple[bytes, int | None]]:
         return
     if operation.outcome != "ok" or operation.name == "release":
         # A release is silent when it was fenced: like an unknown one, it may have happened.
+        if answer is False:
+            return
         if operation.name == "admit":
             yield operation.arguments[1].batch.records, None
         if batch is not None:

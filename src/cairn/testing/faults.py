@@ -61,7 +61,7 @@ POLL_SECONDS = 5.0
 KILLED = 137
 
 #: `before:7` or `after:7`: the crash point of a process that was started to die there.
-ENVIRONMENT = "CAIRN_CRASH"
+ENVIRONMENT = "CAIRN_TEST_CRASH"
 
 
 class OutcomeUnknown(CairnError):
@@ -150,14 +150,17 @@ class FaultyStore(StoreProxy):
     # --- the store
 
     def lease_now(self) -> float:
+        """The present on the lease clock. Raises Crashed."""
         self._refuse_the_dead()
         return super().lease_now()
 
     async def register(self, worker: Any, lease_seconds: float, alive: Callable[[], bool]) -> None:
+        """Renewed while the program is alive by its own account, and this store has not crashed."""
         # The renewal runs in the store, beyond this face: it must not outlive the process it speaks for.
         await super().register(worker, lease_seconds, lambda: not self._is_dead() and alive())
 
     async def through(self, name: str, arguments: tuple[Any, ...], call: Callable[[], Awaitable[T]]) -> T:
+        """The call with its faults. Raises Crashed, from the crash point on; StoreBusy and OutcomeUnknown as faults."""
         self._refuse_the_dead()
         self.counts.calls[name] += 1
         await self._delay(SLOW)
@@ -244,7 +247,7 @@ class FaultyStore(StoreProxy):
         elif name == "claim":
             self.counts.facts += answer is not None
         else:
-            self.counts.facts += arguments[2] is not None
+            self.counts.facts += bool(answer) and arguments[2] is not None
 
 
 def crash_points(leave: bool = False) -> Iterator[Crash]:
@@ -261,7 +264,7 @@ def crash_points(leave: bool = False) -> Iterator[Crash]:
 
 
 def crash_from_environment() -> Crash | None:
-    """The crash point this process was started with (`CAIRN_CRASH=after:7`): there it exits as if killed. Else None."""
+    """The crash point this process was started with (`CAIRN_TEST_CRASH=after:7`): there it exits as if killed. Else None."""
     text = os.environ.get(ENVIRONMENT)
     if not text:
         return None

@@ -54,33 +54,40 @@ class Log:
 
 
 class History:
-    """The calls of all processes, in one order."""
+    """The calls of all processes, in one order. `note` is told each event: in a simulation, `simulation.note`."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[..., None] | None = None) -> None:
         self.operations: list[Operation] = []
         self._events = 0
+        self._note = note
 
     def invoke(self, process: str, name: str, *arguments: Any) -> Operation:
         """A call begins."""
-        operation = Operation(process, name, arguments, self._tick())
+        self._events += 1
+        operation = Operation(process, name, arguments, self._events)
         self.operations.append(operation)
         return operation
 
     def ok(self, operation: Operation, answer: Any) -> None:
         """It was answered."""
-        operation.answered, operation.outcome, operation.answer = self._tick(), "ok", answer
+        operation.answer = answer
+        self._end(operation, "ok", answer)
 
     def fail(self, operation: Operation, error: BaseException) -> None:
         """It was refused: nothing happened."""
-        operation.answered, operation.outcome, operation.error = self._tick(), "fail", repr(error)
+        operation.error = repr(error)
+        self._end(operation, "fail", error)
 
     def info(self, operation: Operation, error: BaseException) -> None:
         """It ended, and nobody can say whether it happened."""
-        operation.answered, operation.outcome, operation.error = self._tick(), "info", repr(error)
+        operation.error = repr(error)
+        self._end(operation, "info", error)
 
-    def _tick(self) -> int:
+    def _end(self, operation: Operation, outcome: Outcome, what: Any) -> None:
         self._events += 1
-        return self._events
+        operation.answered, operation.outcome = self._events, outcome
+        if self._note is not None:
+            self._note(operation, outcome, what)
 
 
 class RecordingStore(StoreProxy):
@@ -92,6 +99,7 @@ class RecordingStore(StoreProxy):
         self._process = process
 
     async def claim(self, n: int, worker: str, *, expected_epoch: int, make: Callable[[int], Batch]) -> Any:
+        """As the store says. What `make` returns is kept, for it is what the claim wrote."""
         made: list[Batch] = []
 
         def keep(epoch: int) -> Batch:
@@ -104,6 +112,7 @@ class RecordingStore(StoreProxy):
         return await self._recorded("claim", (n, worker, expected_epoch), call, made)
 
     async def through(self, name: str, arguments: tuple[Any, ...], call: Callable[[], Awaitable[T]]) -> T:
+        """The call, with its beginning and end in the history. Raises what the store raised."""
         if name not in RECORDED:
             return await call()
         return await self._recorded(name, arguments, call, [])

@@ -90,6 +90,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # --- what a program sees
 
     def time(self) -> float:
+        """Virtual seconds since the start."""
         return self._now
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:

@@ -102,15 +102,22 @@ class StoreProxy:
             "claim", arguments, lambda: self.inner.claim(n, worker, expected_epoch=expected_epoch, make=make)
         )
 
-    async def release(self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = ()) -> None:
-        arguments = (n, epoch, batch, due)
-        return await self.through("release", arguments, lambda: self.inner.release(n, epoch, batch, due))
+    async def release(
+        self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = (), *, expected_head: int | None = None
+    ) -> bool:
+        arguments = (n, epoch, batch, due, expected_head)
+        return await self.through(
+            "release", arguments, lambda: self.inner.release(n, epoch, batch, due, expected_head=expected_head)
+        )
 
-    async def due(self, kinds: Sequence[str], now: float, limit: int = 100) -> list[DueRow]:
-        return await self.through("due", (kinds, now, limit), lambda: self.inner.due(kinds, now, limit))
+    async def due(
+        self, kinds: Sequence[str], now: float, limit: int = 100, *, exclude_owners: Sequence[str] = ()
+    ) -> list[DueRow]:
+        arguments = (kinds, now, limit, exclude_owners)
+        return await self.through("due", arguments, lambda: self.inner.due(kinds, now, limit, exclude_owners=exclude_owners))
 
-    async def next_due(self, kinds: Sequence[str]) -> float | None:
-        return await self.through("next_due", (kinds,), lambda: self.inner.next_due(kinds))
+    async def next_due(self, kinds: Sequence[str], *, after: float | None = None) -> float | None:
+        return await self.through("next_due", (kinds, after), lambda: self.inner.next_due(kinds, after=after))
 
     async def wait_for_work(self, timeout: float | None) -> None:
         return await self.through("wait_for_work", (timeout,), lambda: self.inner.wait_for_work(timeout))

@@ -270,12 +270,12 @@ def _discard(simulation: Simulation) -> None:
 
 
 def seeds(count: int) -> Sequence[int]:
-    """The seeds a test runs: 0 to `count` - 1. `CAIRN_SEED=17` runs that one, `CAIRN_SEEDS=20000` that many,
-    `CAIRN_SEEDS=5000-6000` those.
+    """The seeds a test runs: 0 to `count` - 1. `CAIRN_TEST_SEED=17` runs that one, `CAIRN_TEST_SEEDS=20000` that many,
+    `CAIRN_TEST_SEEDS=5000-6000` those.
     """
-    if one := os.environ.get("CAIRN_SEED"):
+    if one := os.environ.get("CAIRN_TEST_SEED"):
         return [int(one)]
-    many = os.environ.get("CAIRN_SEEDS", "")
+    many = os.environ.get("CAIRN_TEST_SEEDS", "")
     if "-" in many:
         first, last = many.split("-")
         return range(int(first), int(last))
@@ -285,4 +285,4 @@ def seeds(count: int) -> Sequence[int]:
 def repeat_command(seed: int) -> str:
     """One line that runs the present test again with this seed only."""
     test = os.environ.get("PYTEST_CURRENT_TEST", "").removesuffix(" (call)")
-    return f"CAIRN_SEED={seed} python -m pytest '{test}'" if test else f"simulate(main, seed={seed})"
+    return f"CAIRN_TEST_SEED={seed} python -m pytest '{test}'" if test else f"simulate(main, seed={seed})"
