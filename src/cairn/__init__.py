@@ -10,46 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cairn.errors import (
-        CairnError as CairnError,
+        CairnError,
+        Conflict,
+        ModelError,
+        NonRetryable,
+        NotFound,
+        SandboxError,
+        StepUnknown,
+        ToolError,
+        UsageError,
     )
-    from cairn.errors import (
-        Conflict as Conflict,
-    )
-    from cairn.errors import (
-        ModelError as ModelError,
-    )
-    from cairn.errors import (
-        NonRetryable as NonRetryable,
-    )
-    from cairn.errors import (
-        NotFound as NotFound,
-    )
-    from cairn.errors import (
-        SandboxError as SandboxError,
-    )
-    from cairn.errors import (
-        StepUnknown as StepUnknown,
-    )
-    from cairn.errors import (
-        ToolError as ToolError,
-    )
-    from cairn.errors import (
-        UsageError as UsageError,
-    )
-    from cairn.framework.app import App as App
-    from cairn.harness.agent import Agent as Agent
-    from cairn.harness.context_face import Context as Context
-    from cairn.harness.function_tool import tool as tool
-    from cairn.harness.hooks import Received as Received
-    from cairn.harness.hooks import Settled as Settled
-    from cairn.harness.hooks import Stopping as Stopping
-    from cairn.harness.limits import Limits as Limits
-    from cairn.harness.messages import Image as Image
-    from cairn.harness.messages import Text as Text
-    from cairn.harness.sandbox.local import local as local
-    from cairn.harness.tools import Tool as Tool
-    from cairn.harness.tools import ToolResult as ToolResult
-    from cairn.harness.turn_view import Turn as Turn
+    from cairn.framework.app import App
+    from cairn.harness.agent import Agent
+    from cairn.harness.context_face import Context
+    from cairn.harness.function_tool import tool
+    from cairn.harness.hooks import Received, Settled, Stopping
+    from cairn.harness.limits import Limits
+    from cairn.harness.messages import Image, Text
+    from cairn.harness.sandbox.local import local
+    from cairn.harness.tools import Tool, ToolResult
+    from cairn.harness.turn_view import Turn
 
     __version__: str
 

@@ -238,6 +238,35 @@ class Agent(Generic[S]):
             other._add(as_tool(given))
         return other
 
+    def complete(
+        self,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        instructions: str | None = None,
+        description: str | None = None,
+        tools: Sequence[Tool] = (),
+    ) -> None:
+        """What its folder or project says is now said of this agent. *Idempotent*. *Raises* UsageError for anything that
+        the agent itself says otherwise: one of the two places would have no effect."""
+        if name is not None and not self._name:
+            _check_name(name)
+            self._name = name
+        text = None if instructions is None else inspect.cleandoc(instructions)
+        said = (
+            ("instructions", self._instructions, text),
+            ("model", self._model, model),
+            ("description", self.description, description),
+        )
+        for what, own, given in said:
+            if own and given and own != given:
+                raise UsageError(f"{self}: {what} is said twice, here and beside it; keep one of the two")
+        self._instructions = self._instructions or text or ""
+        self._model = self._model or _checked_model(self, model)
+        self.description = self.description or description or ""
+        for tool in tools:
+            self._add(tool)
+
     def _add(self, tool: Tool) -> None:
         present = self._tools.setdefault(tool.name, tool)
         if present is not tool:
