@@ -73,6 +73,8 @@ class TurnStarted(Record, frozen=True, tag="turn.started"):
     epoch: int
     at: float
     model: str
+    attempt: int = 1
+    """Of the submission: a reader never mistakes a second try for the first."""
     includes: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
 

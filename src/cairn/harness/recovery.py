@@ -19,7 +19,6 @@ from cairn.runtime.state import FiberState, RuntimeState
 
 
 class Action(Enum):
-    START = "start the submission"
     HEAR = "run on_message"
     TURN = "start a turn"
     REQUEST = "ask the model"
@@ -40,7 +39,6 @@ class Action(Enum):
 #: Actions that only add records: the loop stages them and asks again before it commits.
 PURE = frozenset(
     {
-        Action.START,
         Action.TURN,
         Action.CLOSE_PARTIAL,
         Action.DROP_PARTIAL,

@@ -1,0 +1,418 @@
+"""What an agent's log says was said: the fold of its records, and its two projections.
+
+People see *entries*, in order of admission. The model sees the *context*, in order of turns: a message enters it when a
+turn includes it, tool results enter it in the order of their calls, notes enter it at the tail. Both are views of the same
+entries; the context is a list of references that only grows (until a rewind), so what was sent once is sent again byte for
+byte and nothing is ever scanned twice.
+
+Laws. Pure. `apply` is amortised O(1). Entries restored from a checkpoint stay encoded until somebody looks at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from cairn.errors import StoreCorrupt
+from cairn.harness import records as h
+from cairn.harness.messages import (
+    AssistantMessage,
+    Content,
+    ContextMessage,
+    ResultContent,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolMessage,
+    ToolSpec,
+    Usage,
+)
+from cairn.harness.render import delivery_message, missing_result, note_message
+from cairn.harness.submission import Control
+from cairn.runtime import records as r
+
+EntryState = Literal["open", "completed", "interrupted", "failed", "aborted"]
+RefKind = Literal["m", "t"]
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """The outcome of one call."""
+
+    outcome: h.CallOutcome
+    content: tuple[ResultContent, ...]
+    details: msgspec.Raw = r.NULL
+    duration_ms: int = 0
+
+
+class Entry(msgspec.Struct, omit_defaults=True):
+    """One thing in the conversation. An assistant entry is one message of the model with the results of its calls."""
+
+    kind: Literal["user", "assistant", "note"]
+    id: str
+    ordinal: int
+    at: float
+    submission: str = ""
+    turn: str = ""
+    delivery: h.Delivery | None = None
+    note: h.Note | None = None
+    content: tuple[Content, ...] = ()
+    state: EntryState = "completed"
+    model: str = ""
+    results: dict[str, Result] = {}
+    usage: Usage | None = None
+    error: r.ErrorInfo | None = None
+
+    @property
+    def text(self) -> str:
+        """What was said, without reasoning and calls."""
+        if self.delivery is not None:
+            return self.delivery.body
+        return "".join(block.text for block in self.content if isinstance(block, Text))
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        return [block for block in self.content if isinstance(block, ToolCall)]
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True):
+    """A place in the context: message or note `entry` ("m"), or the result of its call number `call` ("t")."""
+
+    kind: RefKind
+    entry: int
+    ordinal: int
+    call: int = 0
+
+
+class _Saved(msgspec.Struct):
+    control: Control
+    entries: list[msgspec.Raw]
+    refs: list[Ref]
+    open_parts: list[tuple[int, str, str]]
+    values: dict[str, msgspec.Raw]
+    versions: dict[str, int]
+    system: str | None
+    instructions: str
+    tools: list[ToolSpec]
+    removed: list[str]
+    unanswered: int | None
+    arguments: dict[str, msgspec.Raw] = {}
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_saved = msgspec.json.Decoder(_Saved).decode
+_decode_entry = msgspec.json.Decoder(Entry).decode
+_decode_delivery = msgspec.json.Decoder(h.Delivery).decode
+
+
+class Entries(Sequence[Entry]):
+    """A list of entries of which some are still encoded."""
+
+    def __init__(self, items: list[Entry | msgspec.Raw] | None = None) -> None:
+        self._items: list[Entry | msgspec.Raw] = items or []
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        item = self._items[index]
+        if isinstance(item, msgspec.Raw):
+            item = self._items[index] = _decode_entry(item)
+        return item
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[i] for i in range(len(self._items)))
+
+    def append(self, entry: Entry) -> int:
+        self._items.append(entry)
+        return len(self._items) - 1
+
+    def truncate(self, keep: int) -> None:
+        del self._items[keep:]
+
+    def encoded(self) -> list[msgspec.Raw]:
+        return [item if isinstance(item, msgspec.Raw) else msgspec.Raw(_encode(item)) for item in self._items]
+
+
+class Conversation:
+    """The fold. Readers look, only `apply` changes."""
+
+    def __init__(self) -> None:
+        self.control = Control()
+        self.entries = Entries()
+        self.values: dict[str, msgspec.Raw] = {}
+        """The agent's state, a JSON text a field."""
+        self.versions: dict[str, int] = {}
+        self.system: str | None = None
+        """The frozen head of every request; None before the first turn."""
+        self.instructions = ""
+        """What the model was last told its instructions are."""
+        self.tools: list[ToolSpec] = []
+        self.removed: list[str] = []
+        self.arguments: dict[str, msgspec.Raw] = {}
+        """What the calls of the open turn were called with, by call."""
+        self._refs: list[Ref] = []
+        self._context: list[ContextMessage] = []
+        self._index: dict[str, int] = {}
+        self._parts: list[tuple[int, str, list[str]]] = []
+        self._unanswered: int | None = None
+
+    # --- the two projections
+
+    def context(self) -> Sequence[ContextMessage]:
+        """What the model is given, oldest first. The same list each time, extended: its elements keep their identity."""
+        for ref in self._refs[len(self._context) :]:
+            self._context.append(self._message(ref))
+        return self._context
+
+    def history(self) -> list[Entry]:
+        """What people see, in order of admission."""
+        return [self._shown(entry) for entry in self.entries if entry.kind != "note"]
+
+    def entry(self, id: str) -> Entry:
+        """The entry of that id. Raises StoreCorrupt when there is none: a record named it."""
+        index = self._locate(id)
+        if index is None:
+            raise StoreCorrupt(f"a record names the message '{id}', which is not in the log (S14)")
+        return self.entries[index]  # type: ignore[no-any-return]
+
+    def open_content(self) -> tuple[Content, ...]:
+        """What the open message holds so far."""
+        made: list[Content] = []
+        for _, kind, texts in self._parts:
+            made.append(Text(text="".join(texts)) if kind == "text" else Thinking(text="".join(texts)))
+        return tuple(made)
+
+    # --- folding
+
+    def apply(self, record: r.Record, ordinal: int) -> None:
+        self.control.apply(record)
+        handler = _HANDLERS.get(type(record))
+        if handler is not None:
+            handler(self, record, ordinal)
+
+    def dump(self) -> bytes:
+        parts = [(block, kind, "".join(texts)) for block, kind, texts in self._parts]
+        return _encode(
+            _Saved(
+                control=self.control,
+                entries=self.entries.encoded(),
+                refs=self._refs,
+                open_parts=parts,
+                values=self.values,
+                versions=self.versions,
+                system=self.system,
+                instructions=self.instructions,
+                tools=self.tools,
+                removed=self.removed,
+                unanswered=self._unanswered,
+                arguments=self.arguments,
+            )
+        )
+
+    @classmethod
+    def load(cls, data: bytes) -> Conversation:
+        saved = _decode_saved(data)
+        made = cls()
+        made.control, made.entries, made._refs = saved.control, Entries(list(saved.entries)), saved.refs
+        made._parts = [(block, kind, [text]) for block, kind, text in saved.open_parts]
+        made.values, made.versions = saved.values, saved.versions
+        made.system, made.instructions, made.tools = saved.system, saved.instructions, saved.tools
+        made.removed, made._unanswered, made.arguments = saved.removed, saved.unanswered, saved.arguments
+        return made
+
+    # --- inside
+
+    def _add(self, entry: Entry) -> int:
+        index = self.entries.append(entry)
+        self._index[entry.id] = index
+        return index
+
+    def _locate(self, id: str) -> int | None:
+        """Searched from the end, because what is named is recent and decoding all of a restored history would cost O(n)."""
+        if id in self._index:
+            return self._index[id]
+        for index in range(len(self.entries) - 1, -1, -1):
+            if self._index.setdefault(self.entries[index].id, index) == index and self.entries[index].id == id:
+                return index
+        return None
+
+    def _shown(self, entry: Entry) -> Entry:
+        if entry.state != "open" or not self._parts:
+            return entry
+        return msgspec.structs.replace(entry, content=self.open_content())
+
+    def _message(self, ref: Ref) -> ContextMessage:
+        entry: Entry = self.entries[ref.entry]
+        if ref.kind == "t":
+            return self._result_message(entry, entry.calls[ref.call])
+        if entry.delivery is not None:
+            return delivery_message(entry.delivery)
+        if entry.note is not None:
+            return note_message(entry.note)
+        content = entry.content
+        if entry.state == "interrupted":
+            content = tuple(block for block in content if isinstance(block, Text))
+        return AssistantMessage(content=content, model=entry.model, interrupted=entry.state == "interrupted")
+
+    @staticmethod
+    def _result_message(entry: Entry, call: ToolCall) -> ToolMessage:
+        result = entry.results.get(call.id)
+        if result is None:
+            return missing_result(call)
+        return ToolMessage(call=call.id, name=call.name, content=result.content, is_error=result.outcome != "ok")
+
+    def _refer(self, kind: RefKind, entry: int, ordinal: int, call: int = 0) -> None:
+        self._refs.append(Ref(kind, entry, ordinal, call))
+
+    def _flush_results(self, ordinal: int) -> None:
+        """The results of the last message enter the context, in the order of their calls (P4)."""
+        if self._unanswered is None:
+            return
+        for number in range(len(self.entries[self._unanswered].calls)):
+            self._refer("t", self._unanswered, ordinal, number)
+        self._unanswered = None
+
+    def _add_note(self, note: h.Note, ordinal: int, turn: str, at: float, number: int) -> None:
+        index = self._add(Entry(kind="note", id=f"note_{turn}_{number}", ordinal=ordinal, at=at, turn=turn, note=note))
+        self._refer("m", index, ordinal)
+
+
+#: Notes the model reads before new messages (they are about what it said itself); the others it reads after them.
+_BEFORE = ("continue", "length")
+
+
+def _accepted(self: Conversation, record: r.FiberAccepted, ordinal: int) -> None:
+    if record.method == h.SUBMISSION:
+        self._add(
+            Entry(
+                kind="user",
+                id=f"msg_{record.fiber}",
+                ordinal=ordinal,
+                at=record.at,
+                submission=record.fiber,
+                delivery=_decode_delivery(record.arguments),
+            )
+        )
+
+
+def _opened(self: Conversation, record: h.ContextOpened, ordinal: int) -> None:
+    self.system = self.instructions = record.system
+    self.tools = list(record.tools)
+    self.removed = []
+
+
+def _changed(self: Conversation, record: h.ContextChanged, ordinal: int) -> None:
+    if record.instructions is not None:
+        self.instructions = record.instructions
+    for spec in record.tools_added:
+        names = [tool.name for tool in self.tools]
+        if spec.name in names:
+            self.tools[names.index(spec.name)] = spec
+        else:
+            self.tools.append(spec)
+    back = {*record.tools_back, *(spec.name for spec in record.tools_added)}
+    self.removed = [name for name in (*self.removed, *record.tools_removed) if name not in back]
+
+
+def _turn_started(self: Conversation, record: h.TurnStarted, ordinal: int) -> None:
+    self._flush_results(ordinal)
+    self.arguments = {}
+    for number, note in enumerate(record.notes):
+        if note.kind in _BEFORE:
+            self._add_note(note, ordinal, record.turn, record.at, number)
+    for submission in record.includes:
+        message = self.entry(f"msg_{submission}")
+        self._refer("m", self._index[message.id], ordinal)
+    for number, note in enumerate(record.notes):
+        if note.kind not in _BEFORE:
+            self._add_note(note, ordinal, record.turn, record.at, number)
+    self._parts = []
+    self._add(
+        Entry(
+            kind="assistant",
+            id=record.message,
+            ordinal=ordinal,
+            at=record.at,
+            submission=record.submission,
+            turn=record.turn,
+            state="open",
+            model=record.model,
+        )
+    )
+
+
+def _delta(self: Conversation, record: h.MessageDelta, ordinal: int) -> None:
+    parts = self._parts
+    if parts and parts[-1][0] == record.block and parts[-1][1] == record.kind:
+        parts[-1][2].append(record.text)
+    else:
+        parts.append((record.block, record.kind, [record.text]))
+
+
+def _completed(self: Conversation, record: h.MessageCompleted, ordinal: int) -> None:
+    entry = self.entry(record.message)
+    entry.content, entry.state, entry.usage, entry.model = record.content, "completed", record.usage, record.model
+    self._parts = []
+    index = self._index[record.message]
+    if record.content:
+        self._refer("m", index, ordinal)
+    self._unanswered = index if entry.calls else None
+
+
+def _interrupted(self: Conversation, record: h.MessageInterrupted, ordinal: int) -> None:
+    entry = self.entry(record.message)
+    entry.content, self._parts = self.open_content(), []
+    entry.state = "aborted" if record.reason == "abort" else "interrupted"
+    if record.keep:
+        self._refer("m", self._index[record.message], ordinal)
+
+
+def _failed(self: Conversation, record: h.TurnFailed, ordinal: int) -> None:
+    entry = self.entry(record.message)
+    entry.error = record.error
+    if entry.state == "open":
+        entry.state = "failed"
+
+
+def _called(self: Conversation, record: h.ToolCalled, ordinal: int) -> None:
+    self.arguments[record.call] = record.arguments.copy()
+
+
+def _outcome(self: Conversation, record: h.ToolOutcome, ordinal: int) -> None:
+    if self._unanswered is None:
+        raise StoreCorrupt(f"an outcome for call '{record.call}', but no message waits for one (S14)")
+    self.entries[self._unanswered].results[record.call] = Result(
+        outcome=record.outcome, content=record.content, details=record.details.copy(), duration_ms=record.duration_ms
+    )
+
+
+def _state(self: Conversation, record: r.StateChanged, ordinal: int) -> None:
+    for name, value in record.changes.items():
+        self.values[name] = value.copy()
+        self.versions[name] = ordinal
+
+
+def _rewound(self: Conversation, record: h.ConversationRewound, ordinal: int) -> None:
+    self._refs = [ref for ref in self._refs if ref.ordinal <= record.to]
+    self.entries.truncate(next((i for i, entry in enumerate(self.entries) if entry.ordinal > record.to), len(self.entries)))
+    self._context, self._index, self._parts, self._unanswered = [], {}, [], None
+
+
+_HANDLERS: dict[type[r.Record], Callable[[Conversation, Any, int], None]] = {
+    r.FiberAccepted: _accepted,
+    r.StateChanged: _state,
+    h.ContextOpened: _opened,
+    h.ContextChanged: _changed,
+    h.TurnStarted: _turn_started,
+    h.MessageDelta: _delta,
+    h.MessageCompleted: _completed,
+    h.MessageInterrupted: _interrupted,
+    h.TurnFailed: _failed,
+    h.ToolCalled: _called,
+    h.ToolOutcome: _outcome,
+    h.ConversationRewound: _rewound,
+}

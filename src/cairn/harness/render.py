@@ -1,0 +1,47 @@
+"""The words a model is given for things that are not plain messages: signals, notes, missing results. Pure."""
+
+from __future__ import annotations
+
+from xml.sax.saxutils import escape, quoteattr
+
+from cairn.harness.messages import Image, Text, ToolCall, ToolMessage, UserMessage
+from cairn.harness.records import Delivery, Note
+
+CONTINUE = (
+    "Your last message was cut off by an interruption on our side; what the user has received of it stands above. "
+    "Go on exactly after its last character. Do not repeat or rephrase any of it, and do not mention the interruption."
+)
+LENGTH = (
+    "Your last message reached the maximum length and was cut off there. Go on exactly after its last character, "
+    "without repeating any of it."
+)
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the process that ran it stopped before it could be recorded, and the tool does not "
+    "say that it may be repeated. It may or may not have taken effect. Find out before you call it again."
+)
+NOT_RUN_ABORTED = "This call was not run: the work was stopped first."
+STOPPED_ABORTED = "This call was stopped before it finished. It may have taken effect in part."
+CUT_CALL = (
+    "This call was not run: your message reached its maximum length, so the call may be incomplete. Make it again, in a "
+    "shorter message."
+)
+
+
+def delivery_message(delivery: Delivery) -> UserMessage:
+    """A delivery as the model reads it: a person's words as they are, a signal in a tag with its escaped body."""
+    images: tuple[Text | Image, ...] = delivery.attachments
+    if delivery.kind == "user":
+        return UserMessage(content=(Text(text=delivery.body), *images))
+    attributes = {"type": delivery.type or "signal", **delivery.attributes}
+    head = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
+    return UserMessage(content=(Text(text=f"<{delivery.tag} {head}>\n{escape(delivery.body)}\n</{delivery.tag}>"), *images))
+
+
+def note_message(note: Note) -> UserMessage:
+    return UserMessage(content=(Text(text=f'<note kind="{note.kind}">\n{note.text}\n</note>'),))
+
+
+def missing_result(call: ToolCall) -> ToolMessage:
+    """For a call nothing was recorded of: providers refuse a history in which a call has no result (P23)."""
+    text = "No result was recorded for this call."
+    return ToolMessage(call=call.id, name=call.name, content=(Text(text=text),), is_error=True)
