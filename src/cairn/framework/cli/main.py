@@ -1,106 +1,186 @@
 """`cairn`: the verbs and their options. Parsing only; the work of a verb is in the file of its name.
 
-Law: nothing is imported here but the parser. A verb's file, and what it needs, is imported when the verb runs.
+Laws. Nothing is imported here but the standard library's parser: a verb's file, and what it needs, is imported when the
+verb runs. A verb is one entry of `VERBS`. A mistake in the arguments is a UsageError like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
-import typer
+from cairn.errors import UsageError
+from cairn.framework.cli.output import guard, installed_version
 
-from cairn.framework.cli.output import guard
+Arguments = argparse.Namespace
 
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", envvar="CAIRN_STORE", help="The store. Default: .cairn/cairn.db", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
-
-SETTINGS = {"rich_markup_mode": None, "no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
-
-app = typer.Typer(name="cairn", help="AI agents that survive production.", **SETTINGS)  # type: ignore[arg-type]
-store_app = typer.Typer(help="Check or copy a store.", **SETTINGS)  # type: ignore[arg-type]
-app.add_typer(store_app, name="store")
+EPILOG = "exit codes: 0 it worked, 1 it failed, 2 something has to change first, 3 parked, 130 aborted"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code (`Exit`). Never raises, unless CAIRN_DEBUG=1 asks it to."""
-    given = None if arguments is None else list(arguments)
-    return guard(lambda: app(args=given, prog_name="cairn", standalone_mode=False))
+    return guard(lambda: _run(arguments))
 
 
-def _version(shown: bool) -> None:
-    if shown:
-        from importlib.metadata import version
-
-        typer.echo(f"cairn {version('cairn-agents')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _cairn(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = build()
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as end:  # the help, or the version, was asked for and shown
+        return int(end.code or 0)
+    if not hasattr(given, "run"):
+        raise UsageError(f"`{given.prog}` needs a verb: {', '.join(given.verbs)}. See: {given.prog} --help")
+    code: int = given.run(given)
+    return code
 
 
-@app.command("ls")
-def _ls(
-    kind: Annotated[str | None, typer.Argument(help="Only instances of this kind.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many instances to show.")] = 100,
-    after: Annotated[int, typer.Option(min=0, help="Continue a listing after this number.")] = 0,
-    store: StoreOption = None,
-    json: JsonOption = False,
-) -> int:
-    """List instances: what they wait for, who runs them, and what nobody serves."""
+# --- the parser -----------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """The standard library's, but a mistake is a UsageError of one line, and a verb's typo gets a suggestion."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self._suggested(message)}. See: {self.prog} --help")
+
+    def _suggested(self, message: str) -> str:
+        # argparse has no hook for an unknown choice but its text: `argument VERB: invalid choice: 'lss' (choose from …)`
+        before, found, after = message.partition("invalid choice: '")
+        if not found or "VERB" not in before:
+            return message
+        from difflib import get_close_matches
+
+        typed = after.partition("'")[0]
+        close = get_close_matches(typed, self.get_default("verbs") or (), n=1)
+        return f"no verb '{typed}'" + (f" (did you mean '{close[0]}'?)" if close else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One verb: what help says, its arguments, and what runs. A verb with `verbs` below it has neither."""
+
+    name: str
+    help: str
+    declare: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    run: Callable[[Arguments], int] | None = None
+    verbs: tuple[Verb, ...] = ()
+    has_store: bool = True
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = Parser(prog="cairn", description="AI agents that survive production.", epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, help="show the version and exit")
+    _add(parser, VERBS)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, verbs: tuple[Verb, ...]) -> None:
+    below = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
+    parser.set_defaults(prog=parser.prog, verbs=[verb.name for verb in verbs])
+    for verb in verbs:
+        own = below.add_parser(verb.name, help=verb.help, description=_sentence(verb.help), allow_abbrev=False)
+        verb.declare(own)
+        if verb.verbs:
+            _add(own, verb.verbs)
+            continue
+        if verb.has_store:
+            own.add_argument("--store", metavar="PATH", help="default: CAIRN_STORE, or .cairn/cairn.db")
+        own.add_argument("--json", action="store_true", help="JSON on stdout, for programs")
+        own.set_defaults(run=verb.run)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help, default=argparse.SUPPRESS)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.exit(0, f"cairn {installed_version() or 'not installed: running from a source tree'}\n")
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """A whole number with a lower bound."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is below {minimum}")
+        return value
+
+    return number
+
+
+# --- the verbs ------------------------------------------------------------------------------------------------------
+
+
+def _declare_ls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", metavar="KIND", help="only instances of this kind")
+    parser.add_argument("--limit", type=at_least(1), default=100, metavar="N", help="how many to show (100)")
+    parser.add_argument("--after", type=at_least(0), default=0, metavar="N", help="continue an earlier listing")
+
+
+def _ls(given: Arguments) -> int:
     from cairn.framework.cli import ls
 
-    return ls.run(store, kind=kind, limit=limit, after=after, json=json)
+    return ls.run(given.store, kind=given.kind, limit=given.limit, after=given.after, json=given.json)
 
 
-@app.command("log")
-def _log(
-    address: Annotated[str, typer.Argument(metavar="KIND/ID", help="The instance.")],
-    after: Annotated[int, typer.Option(min=-1, help="Only what follows this ordinal.")] = -1,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows; Ctrl-C ends it.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Show long values whole.")] = False,
-    store: StoreOption = None,
-    json: JsonOption = False,
-) -> int:
-    """Show an instance's log as a timeline. With --json: one object per record."""
+def _declare_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", metavar="KIND/ID", help="the instance")
+    parser.add_argument("--after", type=at_least(-1), default=-1, metavar="N", help="only what follows ordinal N")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows; Ctrl-C ends it")
+    parser.add_argument("--full", action="store_true", help="show long values whole")
+
+
+def _log(given: Arguments) -> int:
     from cairn.framework.cli import log
 
-    return log.run(store, address, after=after, follow=follow, full=full, json=json)
+    return log.run(given.store, given.address, after=given.after, follow=given.follow, full=given.full, json=given.json)
 
 
-@store_app.command("check")
-def _store_check(store: StoreOption = None, json: JsonOption = False) -> int:
-    """Verify every page, checksum and link of the store. Exit code 1 when something is wrong."""
-    from cairn.framework.cli import store as verbs
+def _store_check(given: Arguments) -> int:
+    from cairn.framework.cli import store
 
-    return verbs.check(store, json=json)
+    return store.check(given.store, json=given.json)
 
 
-@store_app.command("backup")
-def _store_backup(
-    path: Annotated[Path, typer.Argument(help="Where the copy goes; it must not exist.")],
-    store: StoreOption = None,
-    json: JsonOption = False,
-) -> int:
-    """Copy the store, consistently, while agents go on running in it."""
-    from cairn.framework.cli import store as verbs
-
-    return verbs.backup(store, path, json=json)
+def _declare_backup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="TARGET", help="where the copy goes; it must not exist")
 
 
-@app.command("doctor")
-def _doctor(store: StoreOption = None, json: JsonOption = False) -> int:
-    """Show what this machine offers, what is missing, and what to do about it."""
+def _store_backup(given: Arguments) -> int:
+    from cairn.framework.cli import store
+
+    return store.backup(given.store, given.path, json=given.json)
+
+
+def _doctor(given: Arguments) -> int:
     from cairn.framework.cli import doctor
 
-    return doctor.run(store, json=json)
+    return doctor.run(given.store, json=given.json)
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
+    Verb("log", "show an instance's log as a timeline", _declare_log, _log),
+    Verb(
+        "store",
+        "check or copy a store",
+        verbs=(
+            Verb("check", "verify every page, checksum and link", run=_store_check),
+            Verb("backup", "copy the store while agents go on running in it", _declare_backup, _store_backup),
+        ),
+    ),
+    Verb("doctor", "show what this machine offers and what is missing", run=_doctor),
+)

@@ -89,10 +89,6 @@ def explain(error: Exception) -> tuple[str, Exit]:
     if isinstance(error, errors.CairnError):
         usage = isinstance(error, USAGE_ERRORS) or (isinstance(error, errors.ModelError) and error.kind == "auth")
         return one_line(str(error)), Exit.USAGE if usage else Exit.FAILED
-    # The argument parser's errors, recognised by shape: the library has kept the class in different places.
-    format_message = getattr(error, "format_message", None)
-    if callable(format_message):
-        return one_line(f"{format_message()} See: cairn --help"), Exit.USAGE
     name = type(error).__name__
     return one_line(f"unexpected {name}: {error}; set CAIRN_DEBUG=1 for the traceback"), Exit.FAILED
 
@@ -136,6 +132,16 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def installed_version() -> str | None:
+    """Cairn's version; None when it runs from a source tree that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("cairn-agents")
+    except PackageNotFoundError:
+        return None
+
+
 # --- printing -------------------------------------------------------------------------------------------------------
 
 
@@ -153,8 +159,7 @@ def columns(rows: Iterable[Sequence[str]], heading: Sequence[str]) -> list[str]:
     table = [tuple(heading), *(tuple(row) for row in rows)]
     widths = [max(len(row[index]) for row in table) for index in range(len(heading) - 1)]
     return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in table
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in table
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ DEFAULT_STORE = Path(".cairn") / "cairn.db"
 
 
 def named(store: str | None) -> Path:
-    """The path a command means. Raises UsageError for what is not a path."""
-    if store is None or store == "":
+    """The path a command means: its `--store`, else CAIRN_STORE, else the default. Raises UsageError for what is no path."""
+    store = store or os.environ.get("CAIRN_STORE")
+    if not store:
         return DEFAULT_STORE
     if "://" in store:
         scheme = store.partition("://")[0]
@@ -70,9 +72,9 @@ def check(store: str | None, *, json: bool) -> int:
     return asyncio.run(work())
 
 
-def backup(store: str | None, target: Path, *, json: bool) -> int:
-    """`cairn store backup`: a consistent copy at `target`, which must not exist yet."""
-    path = existing(store)
+def backup(store: str | None, to: str, *, json: bool) -> int:
+    """`cairn store backup`: a consistent copy at `to`, where nothing must be yet."""
+    path, target = existing(store), Path(to)
     if target.exists():
         raise UsageError(f"backup target '{target}' exists: a backup never overwrites; choose another name")
     if not target.absolute().parent.is_dir():
