@@ -1,0 +1,151 @@
+"""Looking after a store: what is wrong with it, a copy of it, its numbers. Reads only; safe beside writers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from cairn.errors import NotFound, StoreCorrupt, StoreError, UsageError
+from cairn.runtime.storage import blobs
+from cairn.runtime.storage.connection import Connect, Connection
+from cairn.runtime.storage.format import FORMAT, sync_directory
+from cairn.runtime.storage.opening import MEMORY
+from cairn.runtime.storage.queries import query
+from cairn.runtime.storage.row import checksum
+from cairn.runtime.storage.store import Problem, StoreInfo
+
+#: Instances, or contents, looked at per statement: no read lasts so long that the write-ahead log cannot begin again.
+PAGE = 100
+
+#: SQLite's own findings that are reported, at most.
+PAGE_PROBLEMS_MAX = 50
+
+
+def check(connection: Connection) -> list[Problem]:
+    """Everything that is wrong: pages, keys, checksums, links, rows that name what is not there, content."""
+    return [
+        *_check_pages(connection),
+        *_check_keys(connection),
+        *_check_logs(connection),
+        *_check_blobs(connection),
+    ]
+
+
+def _check_pages(connection: Connection) -> Iterator[Problem]:
+    for (found,) in connection.execute(f"pragma integrity_check({PAGE_PROBLEMS_MAX})"):
+        if found != "ok":
+            yield Problem("pages", str(found))
+
+
+def _check_keys(connection: Connection) -> Iterator[Problem]:
+    for table, row, parent, _ in connection.execute("pragma foreign_key_check"):
+        yield Problem(f"table {table}", f"row {row} refers to a row of {parent} that is not there")
+
+
+def _check_logs(connection: Connection) -> Iterator[Problem]:
+    after = 0
+    while page := connection.execute(query("check_instances"), (after, PAGE)):
+        for instance in page:
+            yield from _check_log(connection, instance)
+        after = page[-1][0]
+
+
+def _check_log(connection: Connection, instance: tuple[Any, ...]) -> Iterator[Problem]:
+    n, tenant, kind, id, head, reserved, epoch = instance
+    where = f"instance {n} ({kind}/{id} of tenant {tenant})"
+    before, newest = -1, 0
+    for ordinal, prev, of, merged_from, projection, stored, records, chunks in connection.rows(query("check_rows"), (n,)):
+        row = f"{where}, ordinal {ordinal}"
+        if prev != before:
+            yield Problem(row, f"follows {prev}, but the row before it is {before}")
+        if checksum(n, ordinal, prev, of, records, chunks, projection, merged_from) != stored:
+            yield Problem(row, "does not match its checksum")
+        if of < newest:
+            yield Problem(row, f"has epoch {of} after epoch {newest}")
+        if ordinal > head:
+            # Appended since the page of instances was read, or wrong: the instance's row says which.
+            head, reserved, epoch = _again(connection, n, head, reserved, epoch)
+        before, newest = ordinal, max(newest, of)
+    if before != head:
+        yield Problem(where, f"the log ends at {before}, but the head is {head}")
+    if head > reserved:
+        yield Problem(where, f"the head is {head}, above what is reserved ({reserved})")
+    if newest > epoch:
+        yield Problem(where, f"the log has epoch {newest}, above the instance's ({epoch})")
+    for table, key in connection.execute(query("check_beyond"), (n, head)):
+        yield Problem(where, f"{table} {key!r} names an ordinal that the log does not have")
+
+
+def _again(connection: Connection, n: int, head: int, reserved: int, epoch: int) -> tuple[int, int, int]:
+    found = connection.execute(query("find_n"), (n,))
+    return (found[0][6], found[0][7], found[0][8]) if found else (head, reserved, epoch)
+
+
+def _check_blobs(connection: Connection) -> Iterator[Problem]:
+    after = 0
+    while page := connection.execute(query("check_blobs"), (after, PAGE)):
+        for blob, tenant, hash, size in page:
+            where = f"content {hash} of tenant {tenant}"
+            try:
+                if len(blobs.get(connection, tenant, hash)) != size:
+                    yield Problem(where, f"is not {size} bytes long")
+            except NotFound:
+                pass  # collected since the page was read
+            except StoreCorrupt as error:
+                yield Problem(where, str(error))
+            after = blob
+
+
+def backup(connection: Connection, path: str, partial: str, connect: Connect) -> None:
+    """A consistent copy at `path`. It appears there whole or not at all. Raises UsageError when something is there.
+
+    The copy belongs to no boot and no process: whoever opens it continues above every ordinal that the original had
+    reserved, and finds no owner alive.
+    """
+    if os.path.exists(path):
+        raise UsageError(f"{path} exists; a backup never overwrites. Name another file.")
+    try:
+        connection.execute("vacuum into ?", (partial,))
+        _detach(partial, connect)
+        _sync(partial)
+        os.link(partial, path)  # unlike a rename, fails when somebody was faster
+        sync_directory(os.path.dirname(os.path.abspath(path)))
+    except FileExistsError:
+        raise UsageError(f"{path} exists; a backup never overwrites. Name another file.") from None
+    except OSError as error:
+        raise StoreError(f"the backup {path} could not be written: {error}") from error
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _detach(path: str, connect: Connect) -> None:
+    copy = connect(path)
+    try:
+        copy.execute("pragma foreign_keys=ON")
+        copy.execute("delete from workers")
+        copy.execute("update instances set boot = ''")
+    finally:
+        copy.close()
+
+
+def _sync(path: str) -> None:
+    file = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def info(connection: Connection, where: str, boot: str) -> StoreInfo:
+    """Sizes and settings."""
+    [(instances, rows, workers)] = connection.execute(query("info"))
+    [(pages,)] = connection.execute("pragma page_count")
+    [(size,)] = connection.execute("pragma page_size")
+    [(mode,)] = connection.execute("pragma journal_mode")
+    [(sqlite,)] = connection.execute("select sqlite_version()")
+    settings = {"journal": str(mode), "sqlite": str(sqlite), "boot": boot, "workers": str(workers)}
+    if where != MEMORY and os.path.exists(where + "-wal"):
+        settings["wal_bytes"] = str(os.path.getsize(where + "-wal"))
+    return StoreInfo(where, FORMAT, instances, rows, pages * size, settings)

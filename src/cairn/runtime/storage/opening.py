@@ -1,0 +1,138 @@
+"""Opening a store's files, in the order that makes each step safe; and closing them.
+
+Beside the database `x.db` lie `x.db-wal` and `x.db-shm` (SQLite's), `x.db.turn` (the queue of writers), `x.db.users` (who
+has it open) and `x.db.ballast` (the reserve). Only the first two hold data.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from cairn.errors import StoreError, StoreFormat
+from cairn.runtime.storage.ballast import Ballast
+from cairn.runtime.storage.connection import NOTADB, Connect, Connection, SqlError, configure, store_error
+from cairn.runtime.storage.format import (
+    Users,
+    migrate,
+    quick_check,
+    require_local,
+    require_ours,
+    require_sqlite,
+    sync_directory,
+)
+from cairn.runtime.storage.queries import query
+from cairn.runtime.storage.turn import Turn
+
+MEMORY = ":memory:"
+
+
+@dataclass(slots=True)
+class Files:
+    """An open store's writing connection and the files beside it; a store in memory has only the first."""
+
+    connection: Connection
+    turn: Turn | None = None
+    users: Users | None = None
+    ballast: Ballast | None = None
+
+    def close(self) -> None:
+        """Nothing is held any more. The database is closed before others may think that nobody has it."""
+        try:
+            self.connection.close()
+        finally:
+            if self.users is not None:
+                self.users.close()
+            if self.turn is not None:
+                self.turn.close()
+
+
+def open_files(path: str, connect: Connect, boot: str, *, mounts: str | None = None, ballast: bool = True) -> Files:
+    """A store of the current format, checked, ready to write.
+
+    Raises StoreUnsupported, StoreFormat, StoreCorrupt, StoreFull, StoreError; then nothing is left open.
+    """
+    require_sqlite()
+    if path == MEMORY:
+        return _open_memory(connect)
+    directory = os.path.dirname(os.path.abspath(path))
+    try:
+        os.makedirs(directory, exist_ok=True)
+        require_local(directory, mounts)
+        _require_database(path)
+        turn, users = Turn(path + ".turn"), Users(path + ".users")
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be opened: {error}. Check the path and its permissions.") from error
+    try:
+        connection = _open_database(path, directory, connect, boot, turn, users)
+    except BaseException:
+        users.close()
+        turn.close()
+        raise
+    reserve = Ballast(path + ".ballast") if ballast else None
+    if reserve is not None:
+        reserve.hold()
+    return Files(connection, turn, users, reserve)
+
+
+def _open_memory(connect: Connect) -> Files:
+    connection = connect(MEMORY)
+    configure(connection, memory=True)
+    migrate(connection, MEMORY)
+    return Files(connection)
+
+
+def _require_database(path: str) -> None:
+    """Raises StoreFormat for a file that is no database, before anything could be written to it."""
+    if os.path.isdir(path):
+        raise StoreFormat(f"{path} is a directory; name a file in it, such as {os.path.join(path, 'cairn.db')}")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        return
+    if start and start != b"SQLite format 3\0":
+        raise StoreFormat(f"{path} is not a database. Name another file for the store.")
+
+
+def _open_database(path: str, directory: str, connect: Connect, boot: str, turn: Turn, users: Users) -> Connection:
+    exists = os.path.exists(path)
+    left = os.path.exists(path + "-wal")
+    suspicious = users.enter(boot, left, os.path.getsize(path) if exists else 0)
+    connection = None
+    try:
+        connection = connect(path)
+        # A foreign file must not even get our journal mode.
+        require_ours(connection, path)
+        configure(connection, memory=False)
+        if suspicious:
+            quick_check(connection, path)
+        turn.take()
+        try:
+            migrate(connection, path)
+            connection.execute(query("drop_workers_of_other_boots"), (boot,))
+        finally:
+            turn.give()
+        if not exists:
+            sync_directory(directory)
+        users.checked(boot)
+        return connection
+    except BaseException as error:
+        if connection is not None:
+            _close_quietly(connection)
+        if isinstance(error, SqlError):
+            raise _unopened(error, path) from error
+        raise
+
+
+def _unopened(error: SqlError, path: str) -> Exception:
+    if error.code == NOTADB:
+        return StoreFormat(f"{path} is not a database ({error}). Name another file for the store.")
+    return store_error(error, path)
+
+
+def _close_quietly(connection: Connection) -> None:
+    try:
+        connection.close()
+    except SqlError:
+        pass  # the first error is the one to tell

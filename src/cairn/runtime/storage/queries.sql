@@ -1,0 +1,264 @@
+-- Every statement the SQLite store runs, by name. queries.py reads this file; schema.sql has the tables.
+--
+-- The life of a group of writes (commit.py), one transaction: `group_instances` and `group_addresses` read the instances
+-- concerned; `group_admissions`, `group_standings`, `group_writes` and `group_blobs` what repeats and references need, when
+-- some write has any; plan.py decides; `create_instances`, `move_heads` and `move_instances` say what became of the
+-- instances; `append_rows` and the `keep_…`, `set_…`, `clear_…` statements write the rest. Their number does not grow with the
+-- group: lists arrive as JSON or as rows of `values`, which queries.py repeats where a line says `:rows`.
+--
+-- Readers: `find…`, `read_rows`, `heads_of`, `due_now`. Workers: `keep_worker` … `drop_worker`. Content: `…_blob…`.
+-- Care (care.py): `check_…`, `info`.
+
+-- name: group_instances
+-- The instances of a group, and whether their head was given in this boot.
+select n, tenant, kind, id, uid, head, reserved, boot = ?1, epoch, owner
+  from instances
+ where n in (select value from json_each(?2))
+
+-- name: group_addresses
+-- The same by address, for requests that may have to create theirs.
+select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?1, i.epoch, i.owner
+  from json_each(?2) as v
+  join instances as i on i.tenant = v.value ->> 0 and i.kind = v.value ->> 1 and i.id = v.value ->> 2
+
+-- name: last_n
+-- The highest instance number ever given; explicit numbers above it move the sequence.
+select coalesce((select seq from sqlite_sequence where name = 'instances'), 0)
+
+-- name: group_admissions
+-- What the keys of a group were admitted as.
+select a.n, a.key, a.fiber, a.digest, a.ordinal, a.prev
+  from json_each(?) as v
+  join admissions as a on a.n = v.value ->> 0 and a.key = v.value ->> 1
+
+-- name: group_standings
+-- The newest write of each producer of a group.
+select p.n, p.id, p.epoch, max(p.seq)
+  from json_each(?) as v
+  join producers as p on p.n = v.value ->> 0 and p.id = v.value ->> 1
+ where p.epoch = (select max(q.epoch) from producers as q where q.n = p.n and q.id = p.id)
+ group by p.n, p.id
+
+-- name: group_writes
+-- The writes of a group that the log already has.
+select p.n, p.id, p.epoch, p.seq, p.digest, p.ordinal, p.prev
+  from json_each(?) as v
+  join producers as p
+    on p.n = v.value ->> 0 and p.id = v.value ->> 1 and p.epoch = v.value ->> 2 and p.seq = v.value ->> 3
+
+-- name: group_blobs
+-- Content that a group refers to and that is here.
+select b.tenant, b.hash, b.blob
+  from json_each(?) as v
+  join blobs as b on b.tenant = v.value ->> 0 and b.hash = v.value ->> 1 and b.complete = 1
+
+-- name: create_instances
+-- Instances born in this group, with what the rest of the group made of them.
+insert into instances (n, tenant, kind, id, uid, incarnation, head, reserved, boot, epoch, owner, created_at)
+values :rows (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: move_heads
+-- The usual case: only the head moved. The argument maps n to head.
+update instances set head = v.value from json_each(?) as v where n = cast(v.key as integer)
+
+-- name: move_instances
+-- The rare case: a block was reserved, another boot began, or the owner changed.
+update instances
+   set head     = v.value ->> 1,
+       reserved = v.value ->> 2,
+       boot     = ?1,
+       epoch    = v.value ->> 3,
+       owner    = v.value ->> 4
+  from json_each(?2) as v
+ where n = v.value ->> 0
+
+-- name: append_rows
+-- The batches of a group.
+insert into log (n, ordinal, prev, epoch, projection, checksum, records, chunks)
+values :rows (?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: keep_admissions
+-- Idempotency keys taken in this group.
+insert into admissions (n, key, fiber, digest, ordinal, prev)
+values :rows (?, ?, ?, ?, ?, ?)
+
+-- name: keep_writes
+-- Producers' writes taken in this group.
+insert into producers (n, id, epoch, seq, digest, ordinal, prev)
+values :rows (?, ?, ?, ?, ?, ?, ?)
+
+-- name: set_alarms
+-- Alarms set in this group.
+insert into due (n, name, due_at)
+values :rows (?, ?, ?)
+    on conflict (n, name) do update set due_at = excluded.due_at
+
+-- name: clear_alarms
+-- Alarms cleared in this group.
+delete from due
+ where (n, name) in (select v.value ->> 0, v.value ->> 1 from json_each(?) as v)
+
+-- name: keep_references
+-- Content that batches of this group refer to.
+insert or ignore into blob_references (n, blob)
+values :rows (?, ?)
+
+-- name: find_address
+-- One instance by address.
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
+  from instances
+ where tenant = ? and kind = ? and id = ?
+
+-- name: find_n
+-- One instance by number.
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
+  from instances
+ where n = ?
+
+-- name: find_page
+-- A page of instances. A null kind or tenant matches all.
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
+  from instances
+ where n > ?1 and (?2 is null or kind = ?2) and (?3 is null or tenant = ?3)
+ order by n
+ limit ?4
+
+-- name: read_rows
+-- Rows after an ordinal, led by the row at or before it without its content, so that the first link can be verified too.
+-- One statement, so one snapshot: `head` belongs to the same moment as the rows.
+select ordinal, prev, epoch, merged_from, projection, checksum,
+       iif(ordinal > ?2, records, null), iif(ordinal > ?2, chunks, null),
+       (select head from instances where n = ?1)
+  from log
+ where n = ?1
+   and ordinal >= coalesce((select max(ordinal) from log where n = ?1 and ordinal <= ?2), ?2)
+ order by ordinal
+ limit ?3
+
+-- name: heads_of
+-- The heads of the instances that somebody waits for.
+select n, head from instances where n in (select value from json_each(?))
+
+-- name: data_version
+-- Changes when another connection, of any process, has committed.
+pragma data_version
+
+-- name: keep_worker
+-- A worker's lease, new or renewed. Renewing writes the whole row: a process that was believed dead and is not exists again.
+insert into workers (id, host, pid, kinds, started_at, lease_until, lock, boot)
+values (?, ?, ?, ?, ?, ?, ?, ?)
+    on conflict (id) do update set lease_until = excluded.lease_until
+
+-- name: drop_worker
+-- A worker that is gone. The foreign key frees its instances.
+delete from workers where id = ?
+
+-- name: drop_workers_of_other_boots
+-- No process survives its kernel.
+delete from workers where boot <> ?
+
+-- name: all_workers
+-- Every process with a lease, ended or not.
+select id, host, pid, kinds, started_at, lease_until, lock from workers order by id
+
+-- name: due_now
+-- Alarms that ring at or before now, oldest first.
+select i.n, i.tenant, i.kind, i.id, d.name, d.due_at, i.epoch, i.owner
+  from due as d
+  join instances as i on i.n = d.n
+ where d.due_at <= ?1 and i.kind in (select value from json_each(?2))
+ order by d.due_at, d.n, d.name
+ limit ?3
+
+-- name: due_next
+-- When the next alarm of these kinds rings.
+select d.due_at
+  from due as d
+  join instances as i on i.n = d.n
+ where i.kind in (select value from json_each(?))
+ order by d.due_at
+ limit 1
+
+-- name: keep_checkpoint
+-- A fold at an ordinal, unless its author has been fenced or the ordinal does not exist.
+insert into checkpoints (n, ordinal, epoch, state)
+select n, ?3, ?2, ?4 from instances where n = ?1 and epoch = ?2 and head >= ?3
+    on conflict (n, ordinal) do update set epoch = excluded.epoch, state = excluded.state
+
+-- name: trim_checkpoints
+-- Only the two newest are kept.
+delete from checkpoints
+ where n = ?1
+   and ordinal < (select min(ordinal) from (select ordinal from checkpoints where n = ?1 order by ordinal desc limit 2))
+
+-- name: find_checkpoint
+-- The newest fold at or before an ordinal; a null ordinal means the newest.
+select ordinal, state
+  from checkpoints
+ where n = ?1 and (?2 is null or ordinal <= ?2)
+ order by ordinal desc
+ limit 1
+
+-- name: touch_blob
+-- Content that is already here: its grace period begins anew.
+update blobs set touched_at = ?3 where tenant = ?1 and hash = ?2 and complete = 1 returning blob
+
+-- name: begin_blob
+-- Content about to arrive in chunks.
+insert into blobs (tenant, hash, bytes, complete, touched_at) values (?, ?, ?, 0, ?) returning blob
+
+-- name: keep_blob_chunk
+-- One piece of it.
+insert into blob_chunks (blob, i, data) values (?, ?, ?)
+
+-- name: complete_blob
+-- All pieces are here. No row when somebody else completed the same content first.
+update or ignore blobs set complete = 1, touched_at = ?2 where blob = ?1 returning blob
+
+-- name: drop_blob
+-- Content that is not needed.
+delete from blobs where blob = ?
+
+-- name: find_blob
+-- Complete content by hash.
+select blob, bytes from blobs where tenant = ? and hash = ? and complete = 1
+
+-- name: read_blob
+-- Its pieces in order.
+select data from blob_chunks where blob = ? order by i
+
+-- name: unreferenced_blobs
+-- Content nobody refers to and nobody has touched since a moment.
+select blob from blobs as b
+ where touched_at < ?1 and not exists (select 1 from blob_references as r where r.blob = b.blob)
+ limit ?2
+
+-- name: info
+-- Sizes.
+select (select count(*) from instances), (select count(*) from log), (select count(*) from workers)
+
+-- name: check_instances
+-- What a check needs of each instance, a page at a time.
+select n, tenant, kind, id, head, reserved, epoch from instances where n > ? order by n limit ?
+
+-- name: check_rows
+-- One instance's whole log.
+select ordinal, prev, epoch, merged_from, projection, checksum, records, chunks from log where n = ? order by ordinal
+
+-- name: check_beyond
+-- Rows of other tables that name an ordinal the log does not have.
+select 'admissions', key from admissions as a
+ where n = ?1 and not exists (select 1 from log where n = ?1 and ordinal = a.ordinal)
+union all
+select 'producers', id from producers as p
+ where n = ?1 and not exists (select 1 from log where n = ?1 and ordinal = p.ordinal)
+union all
+select 'checkpoints', cast(ordinal as text) from checkpoints as c where n = ?1 and ordinal > ?2
+
+-- name: check_orphans
+-- Log rows of no instance.
+select distinct n from log where n not in (select n from instances)
+
+-- name: check_blobs
+-- Every content, a page at a time.
+select blob, tenant, hash, bytes from blobs where complete = 1 and blob > ? order by blob limit ?

@@ -1,0 +1,100 @@
+"""Reading: functions of a connection, without state. What is read from the log is verified before it is returned (S2, S14)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cairn.errors import StoreCorrupt
+from cairn.runtime.storage.connection import Connection
+from cairn.runtime.storage.queries import query
+from cairn.runtime.storage.row import checksum
+from cairn.runtime.storage.store import Address, Batch, DueRow, InstanceRow, Row, WorkerRow
+
+
+def find(connection: Connection, address: Address) -> InstanceRow | None:
+    rows = connection.execute(query("find_address"), (address.tenant, address.kind, address.id))
+    return _instance(rows[0]) if rows else None
+
+
+def instance(connection: Connection, n: int) -> InstanceRow | None:
+    rows = connection.execute(query("find_n"), (n,))
+    return _instance(rows[0]) if rows else None
+
+
+def instances(connection: Connection, kind: str | None, tenant: str | None, after: int, limit: int) -> list[InstanceRow]:
+    return [_instance(row) for row in connection.execute(query("find_page"), (after, kind, tenant, limit))]
+
+
+def _instance(row: tuple[Any, ...]) -> InstanceRow:
+    n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at = row
+    return InstanceRow(n, Address(kind, id, tenant), uid, incarnation, head, reserved, epoch, owner, created_at)
+
+
+def rows(connection: Connection, n: int, after: int, limit: int, bytes_max: int) -> list[Row]:
+    """Verified rows after an ordinal. Raises StoreCorrupt naming the instance and the ordinal."""
+    found: list[Row] = []
+    before: int | None = None
+    head = size = 0
+    whole = True
+    # One more than asked for: the first row only says where the log stood.
+    cursor = connection.rows(query("read_rows"), (n, after, limit + 1))
+    for ordinal, prev, epoch, merged_from, projection, stored, records, chunks, head in cursor:
+        if records is None:
+            before = ordinal
+            continue
+        size += len(records) + len(chunks)
+        if found and (size > bytes_max or len(found) == limit):
+            whole = False
+            break
+        _verify_link(n, ordinal, prev, -1 if before is None else before)
+        if checksum(n, ordinal, prev, epoch, records, chunks, projection, merged_from) != stored:
+            raise StoreCorrupt(_damaged(n, ordinal, "does not match its checksum"))  # S14
+        found.append(Row(ordinal, prev, epoch, Batch(records, chunks, projection), merged_from))
+        before = ordinal
+    if before is None:
+        head = heads(connection, [n]).get(n, -1)
+    if whole and len(found) < limit and (-1 if before is None else before) < head:
+        raise StoreCorrupt(_damaged(n, head, f"is missing: the log ends at {before}"))  # S2
+    return found
+
+
+def _verify_link(n: int, ordinal: int, prev: int, before: int) -> None:
+    if prev != before:
+        raise StoreCorrupt(_damaged(n, ordinal, f"follows {prev}, but the row before it is {before}"))  # S2
+
+
+def _damaged(n: int, ordinal: int, what: str) -> str:
+    return f"instance {n}, ordinal {ordinal}: the row {what}. Nothing after it is read; restore a backup."
+
+
+def heads(connection: Connection, numbers: Iterable[int]) -> dict[int, int]:
+    """The heads of those instances that exist."""
+    return dict(connection.execute(query("heads_of"), (json.dumps(sorted(numbers)),)))
+
+
+def workers(connection: Connection) -> list[WorkerRow]:
+    return [
+        WorkerRow(id, host, pid, tuple(json.loads(kinds)), started_at, lease_until, lock)
+        for id, host, pid, kinds, started_at, lease_until, lock in connection.execute(query("all_workers"))
+    ]
+
+
+def due(connection: Connection, kinds: Sequence[str], now: float, limit: int) -> list[DueRow]:
+    return [
+        DueRow(n, Address(kind, id, tenant), name, due_at, epoch, owner)
+        for n, tenant, kind, id, name, due_at, epoch, owner in connection.execute(
+            query("due_now"), (now, json.dumps(list(kinds)), limit)
+        )
+    ]
+
+
+def next_due(connection: Connection, kinds: Sequence[str]) -> float | None:
+    found = connection.execute(query("due_next"), (json.dumps(list(kinds)),))
+    return found[0][0] if found else None
+
+
+def checkpoint(connection: Connection, n: int, at_or_before: int | None) -> tuple[int, bytes] | None:
+    found = connection.execute(query("find_checkpoint"), (n, at_or_before))
+    return (found[0][0], found[0][1]) if found else None

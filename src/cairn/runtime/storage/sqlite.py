@@ -1,0 +1,292 @@
+"""The SQLite store: the `Store` protocol over one file, or over memory.
+
+What happens where: plan.py decides what a group of writes does, commit.py writes it, reads.py reads and verifies,
+blobs.py keeps content, watch.py wakes those who wait, executor.py and threaded.py say on which thread. This file joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from cairn.clock import Clock
+from cairn.errors import NotFound, StoreError, UsageError
+from cairn.ids import Ids
+from cairn.runtime.storage import blobs, care, reads
+from cairn.runtime.storage.commit import Committed, Committer
+from cairn.runtime.storage.connection import Connect, Connection, SqliteConnection, SqlError, store_error
+from cairn.runtime.storage.executor import BUSY_SECONDS, Executor, InlineExecutor
+from cairn.runtime.storage.format import boot_identity
+from cairn.runtime.storage.lease import Lease
+from cairn.runtime.storage.opening import MEMORY, Files, open_files
+from cairn.runtime.storage.plan import Admit, Claim, Outcome, Release, Write
+from cairn.runtime.storage.queries import query
+from cairn.runtime.storage.store import (
+    Address,
+    Admitted,
+    Append,
+    Appended,
+    Batch,
+    Creation,
+    Due,
+    DueRow,
+    InstanceRow,
+    Problem,
+    Row,
+    StoreInfo,
+    UidCondition,
+    WorkerRow,
+)
+from cairn.runtime.storage.watch import Watch
+
+T = TypeVar("T")
+
+#: One batch's records. Larger content is a blob that the batch refers to.
+RECORDS_BYTES_MAX = 1 << 20
+
+#: One batch's chunks: its records as shown to readers, with room for the frame around them.
+CHUNKS_BYTES_MAX = 2 << 20
+
+
+class SqliteStore:
+    """A store in the file `path`, shared by the processes of one machine; or in memory, for one event loop.
+
+    `inline` runs everything on the caller's thread (needed for `:memory:` and for the simulator). `boot` names the boot of the
+    machine, `connect` opens a connection, `mounts` is the text of /proc/mounts: all three are for tests.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock,
+        ids: Ids,
+        inline: bool = False,
+        boot: str | None = None,
+        busy_seconds: float = BUSY_SECONDS,
+        connect: Connect = SqliteConnection,
+        mounts: str | None = None,
+        ballast: bool = True,
+    ) -> None:
+        if path == MEMORY and not inline:
+            raise UsageError("a store in memory has one connection and so no threads: pass inline=True")
+        self.path = path
+        self._clock = clock
+        self._ids = ids
+        self._inline = inline
+        self._boot = boot
+        self._busy_seconds = busy_seconds
+        self._connect = connect
+        self._mounts = mounts
+        self._ballast = ballast
+        self._executor: Executor | None = None
+        self._watch: Watch | None = None
+
+    async def open(self) -> None:
+        """The store is ready. *Idempotent*. *Raises* StoreUnsupported, StoreFormat, StoreCorrupt, StoreFull, StoreError."""
+        if self._executor is not None:
+            return
+        boot = self._boot = self._boot or boot_identity()
+        if self._inline:
+            files = self._open_files(boot)
+        else:
+            import asyncio
+
+            files = await asyncio.get_running_loop().run_in_executor(None, self._open_files, boot)
+        try:
+            self._executor = self._start(files, boot)
+        except SqlError as error:
+            files.close()
+            raise store_error(error, self.path) from error
+        version = None if self.path == MEMORY else self._executor.version
+        self._watch = Watch(version, lambda numbers: self._read(lambda db: reads.heads(db, numbers)))
+
+    async def close(self) -> None:
+        """Everything accepted is written; leases held through this store are given up; waiters get StoreError."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        assert self._watch is not None
+        self._watch.close()
+        await executor.close()
+
+    def _open_files(self, boot: str) -> Files:
+        return open_files(self.path, self._connect, boot, mounts=self._mounts, ballast=self._ballast)
+
+    def _start(self, files: Files, boot: str) -> Executor:
+        committer = Committer(files.connection, self.path, boot, files.ballast, files.turn)
+        if self._inline:
+            return InlineExecutor(files, committer, self.path, self._clock, self._told, self._busy_seconds)
+        from cairn.runtime.storage.threaded import ThreadedExecutor
+
+        return ThreadedExecutor(files, committer, self.path, self._clock, self._told, self._busy_seconds, self._connect)
+
+    # --- appending
+
+    async def admit(
+        self,
+        address: Address,
+        creation: Creation,
+        request: Append,
+        uid: str | UidCondition = UidCondition.ANY,
+    ) -> Admitted:
+        size = _size(creation.batch, str(address)) + _size(request.batch, str(address))
+        outcome = await self._write(Admit(address, creation, request, uid), size)
+        assert isinstance(outcome, Admitted)
+        return outcome
+
+    async def append(self, append: Append) -> Appended:
+        outcome = await self._write(append, _size(append.batch, f"instance {append.n}"))
+        assert isinstance(outcome, Appended)
+        return outcome
+
+    async def claim(self, n: int, worker: str, *, expected_epoch: int, make: Callable[[int], Batch]) -> Appended | None:
+        outcome = await self._write(Claim(n, worker, expected_epoch, make), 0)
+        assert outcome is None or isinstance(outcome, Appended)
+        return outcome
+
+    async def release(self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = ()) -> None:
+        size = _size(batch, f"instance {n}") if batch is not None else 0
+        await self._write(Release(n, epoch, batch, tuple(due)), size)
+
+    # --- reading
+
+    async def find(self, address: Address) -> InstanceRow | None:
+        return await self._read(lambda db: reads.find(db, address))
+
+    async def instance(self, n: int) -> InstanceRow | None:
+        return await self._read(lambda db: reads.instance(db, n))
+
+    async def instances(
+        self, *, kind: str | None = None, tenant: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[InstanceRow]:
+        return await self._read(lambda db: reads.instances(db, kind, tenant, after, limit))
+
+    async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
+        return await self._read(lambda db: reads.rows(db, n, after, limit, bytes_max))
+
+    async def changed(self, n: int, after: int, timeout: float | None = None) -> int:
+        async def look() -> int:
+            found = await self._read(lambda db: reads.heads(db, [n]))
+            if n not in found:
+                raise NotFound(f"there is no instance {n}; it may have been deleted")
+            return found[n]
+
+        return await self._watching().changed(n, after, timeout, look)
+
+    # --- ownership
+
+    async def register(self, worker: WorkerRow, lease_seconds: float, alive: Callable[[], bool]) -> None:
+        assert self._boot is not None
+        await self._running().hold(Lease(worker, lease_seconds, self._boot, alive))
+        self._watching().committed({}, stirs=True)
+
+    async def unregister(self, worker: str) -> None:
+        await self._running().drop(worker)
+        self._watching().committed({}, stirs=True)
+
+    async def workers(self) -> list[WorkerRow]:
+        return await self._read(reads.workers)
+
+    def lease_now(self) -> float:
+        return self._clock.boottime()
+
+    # --- what is due
+
+    async def due(self, kinds: Sequence[str], now: float, limit: int = 100) -> list[DueRow]:
+        self._watching().looked()
+        return await self._read(lambda db: reads.due(db, kinds, now, limit))
+
+    async def next_due(self, kinds: Sequence[str]) -> float | None:
+        return await self._read(lambda db: reads.next_due(db, kinds))
+
+    async def wait_for_work(self, timeout: float | None) -> None:
+        """Returns at once when something stirred since the calling task last called `due` or this."""
+        await self._watching().stirred(timeout)
+
+    # --- projections and content
+
+    async def save_checkpoint(self, n: int, epoch: int, ordinal: int, state: bytes) -> None:
+        def save(db: Connection) -> None:
+            db.execute(query("keep_checkpoint"), (n, epoch, ordinal, state))
+            db.execute(query("trim_checkpoints"), (n,))
+
+        await self._running().transact(save)
+
+    async def checkpoint(self, n: int, at_or_before: int | None = None) -> tuple[int, bytes] | None:
+        return await self._read(lambda db: reads.checkpoint(db, n, at_or_before))
+
+    async def put_blob(self, tenant: str, data: bytes) -> str:
+        """*Durable* with the first fact that refers to it. *Cancelled*: what was uploaded is collected after its grace."""
+        hash = blobs.hash_of(data)
+        now = self._clock.wall()
+        transact = self._running().transact
+        if await transact(lambda db: blobs.touch(db, tenant, hash, now)):
+            return hash
+        blob = await transact(lambda db: blobs.begin(db, tenant, hash, len(data), now))
+        for i, piece in enumerate(blobs.pieces(data)):
+            await transact(lambda db, i=i, piece=piece: blobs.add(db, blob, i, piece))  # type: ignore[misc]
+        await transact(lambda db: blobs.complete(db, blob, now))
+        return hash
+
+    async def get_blob(self, tenant: str, hash: str) -> bytes:
+        return await self._read(lambda db: blobs.get(db, tenant, hash))
+
+    async def collect_blobs(self, grace_seconds: float) -> int:
+        before = self._clock.wall() - grace_seconds
+        total = 0
+        while deleted := await self._running().transact(lambda db: blobs.collect(db, before)):
+            total += deleted
+        return total
+
+    # --- care
+
+    async def backup(self, path: str) -> None:
+        partial = f"{path}.{self._ids.new('backup')}"
+        await self._read(lambda db: care.backup(db, path, partial, self._connect))
+
+    async def check(self) -> list[Problem]:
+        return await self._read(care.check)
+
+    async def info(self) -> StoreInfo:
+        assert self._boot is not None
+        boot = self._boot
+        return await self._read(lambda db: care.info(db, self.path, boot))
+
+    # --- where it runs
+
+    async def _write(self, write: Write, size: int) -> Outcome:
+        outcome = await self._running().write(write, size)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await self._running().read(work)
+
+    def _told(self, committed: Committed) -> None:
+        if self._watch is not None:
+            self._watch.committed(committed.heads, committed.stirs)
+
+    def _running(self) -> Executor:
+        if self._executor is None:
+            raise StoreError(f"the store {self.path} is not open; `await store.open()` first")
+        return self._executor
+
+    def _watching(self) -> Watch:
+        self._running()
+        assert self._watch is not None
+        return self._watch
+
+
+def _size(batch: Batch, where: str) -> int:
+    """The batch's bytes. Raises UsageError when it is too large to be one row."""
+    for name, size, most in (
+        ("records", len(batch.records), RECORDS_BYTES_MAX),
+        ("chunks", len(batch.chunks), CHUNKS_BYTES_MAX),
+    ):
+        if size > most:
+            raise UsageError(
+                f"the {name} of a batch for {where} are {size} bytes; at most {most} fit. Store large content with put_blob and refer to it."
+            )
+    return len(batch.records) + len(batch.chunks)

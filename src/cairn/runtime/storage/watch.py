@@ -1,0 +1,156 @@
+"""Who waits for which instance to move, and for work; and how they learn that it did.
+
+Laws. Lives on the event loop, no thread touches it. No wake-up is lost: whoever waits is registered before it looks.
+Commits of this process are told here as they happen; those of others are found by asking SQLite's data version, only
+while somebody waits. A wake-up is a hint: who is woken looks for itself, so a spurious one is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from weakref import WeakKeyDictionary
+
+from cairn.errors import StoreError
+
+#: How often other processes' commits are looked for: below what a reader notices (L5), at 5 us a look 0.03 % of a core.
+POLL_SECONDS = 0.02
+
+
+class Watch:
+    """The waiters of one store."""
+
+    def __init__(
+        self, version: Callable[[], int | None] | None, heads: Callable[[Iterable[int]], Awaitable[Mapping[int, int]]]
+    ) -> None:
+        """`version` changes when another connection has committed, and says None when it cannot tell just now; it is absent
+        when there can be no other process."""
+        self._version = version
+        self._heads = heads
+        self._waiting: dict[int, dict[asyncio.Future[int], int]] = {}
+        self._idle: set[asyncio.Future[None]] = set()
+        self._stirred = 1
+        self._looked: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
+        self._seen = version() if version is not None else None
+        self._stale = False
+        self._timer: asyncio.Handle | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # --- waiting
+
+    async def changed(self, n: int, after: int, timeout: float | None, look: Callable[[], Awaitable[int]]) -> int:
+        """The head of `n` once it is beyond `after`, or at the timeout. `look` reads it from the store."""
+        self._check_open()
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(n, {})[waiter] = after
+        try:
+            self._poll_soon()
+            head = await look()
+            if head > after or (timeout is not None and timeout <= 0):
+                return head
+            try:
+                async with asyncio.timeout(timeout):
+                    return await waiter
+            except TimeoutError:
+                return await look()
+        finally:
+            waiters = self._waiting.get(n, {})
+            waiters.pop(waiter, None)
+            if not waiters:
+                self._waiting.pop(n, None)
+
+    def looked(self) -> None:
+        """The running task is about to look for work: what stirs from now on wakes it."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._looked[task] = self._stirred
+
+    async def stirred(self, timeout: float | None) -> None:
+        """Something stirred since the running task last looked for work or was woken; or the timeout is over."""
+        self._check_open()
+        task = asyncio.current_task()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.add(waiter)
+        try:
+            self._poll_soon()
+            if task is not None and self._looked.get(task, 0) < self._stirred:
+                return
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._idle.discard(waiter)
+            if task is not None:
+                self._looked[task] = self._stirred
+
+    # --- being told
+
+    def committed(self, heads: Mapping[int, int], stirs: bool) -> None:
+        """This process committed."""
+        self._tell(heads)
+        if stirs:
+            self._stir()
+
+    def close(self) -> None:
+        """Nobody waits any more: waiters get StoreError."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+        error = StoreError("the store was closed while waiting for a change")
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                _fail(waiter, error)
+        for idle in self._idle:
+            _fail(idle, error)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed; open it first")
+
+    def _tell(self, heads: Mapping[int, int]) -> None:
+        for n, head in heads.items():
+            for waiter, after in self._waiting.get(n, {}).items():
+                if head > after and not waiter.done():
+                    waiter.set_result(head)
+
+    def _stir(self) -> None:
+        self._stirred += 1
+        for waiter in self._idle:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- other processes
+
+    def _poll_soon(self) -> None:
+        if self._version is not None and self._timer is None:
+            # At once, not in 20 ms: what was committed while nobody waited is seen by who begins to wait.
+            self._timer = asyncio.get_running_loop().call_soon(self._poll)
+
+    def _poll(self) -> None:
+        self._timer = None
+        if self._closed or self._version is None or not (self._waiting or self._idle):
+            return
+        self._timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
+        version = self._version()
+        if version is not None and version != self._seen:
+            self._seen = version
+            self._stale = True
+            self._stir()
+        if self._stale and self._waiting and (self._asking is None or self._asking.done()):
+            self._stale = False
+            self._asking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            self._tell(await self._heads(list(self._waiting)))
+        except StoreError:
+            self._stale = True  # the next poll asks again; whoever waits has its own timeout
+
+
+def _fail(waiter: asyncio.Future[int] | asyncio.Future[None], error: StoreError) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
