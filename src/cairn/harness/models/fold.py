@@ -26,11 +26,14 @@ from pydantic_ai.messages import (
 
 from cairn.errors import ModelError
 from cairn.harness.messages import Content, StopReason, Text, ToolCall, Usage
-from cairn.harness.models.convert import legal_id, signature_of, thinking_of
+from cairn.harness.models.convert import legal_id, plain, signature_of, thinking_of
 from cairn.harness.models.protocol import Activity, Completed, ModelEvent, TextDelta, ThinkingDelta
 
 #: Tokens of thinking, under each vendor's name; they are part of the output.
 _REASONING_KEYS: Final = ("reasoning_tokens", "thinking_tokens", "thoughts_tokens")
+
+#: The library gives calls that came without an id (Gemini's) a random one; ours must not depend on chance.
+_INVENTED_ID: Final = "pyd_ai_"
 
 #: How much of unreadable arguments the model is shown back, in characters.
 _ARGUMENTS_SHOWN: Final = 200
@@ -132,14 +135,15 @@ def usage_of(response: ModelResponse) -> Usage:
 def _stop(response: ModelResponse, content: Iterable[Content]) -> StopReason:
     reason = response.finish_reason
     details = response.provider_details or {}
-    if response.state == "incomplete" or (reason is None and "finish_reason" not in details):
+    # The library invents `stop` for a chat stream that merely ended; the provider's own word is in the details.
+    if response.state == "incomplete" or not details.keys() & {"finish_reason", "refusal"}:
         raise ModelError(
-            "the stream ended before the response was complete (no finish reason arrived)",
+            "the stream ended before the response was complete: no finish reason arrived",
             kind="network",
             details={"transport": "broken"},
         )
     if reason == "error":
-        raise ModelError(f"the provider ended the response with an error: {details}", kind="server")
+        raise ModelError(f"the provider ended the response with an error: {plain(details)}", kind="server")
     if reason == "content_filter":
         return "refusal"
     if reason == "length":
@@ -158,7 +162,9 @@ def _block(part: Any, text: str, used: set[str]) -> Content:
 
 def _call(part: ToolCallPart, used: set[str]) -> ToolCall:
     call = part.tool_call_id
-    if not call or call in used:
+    if call.startswith(_INVENTED_ID):
+        call = "call"
+    if not call or call == "call" or call in used:
         call = legal_id(call, used)
     used.add(call)
     arguments, error = read_arguments(part.args)
