@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from cairn.framework.cli.output import Exit, columns, duration, json_line, line
 from cairn.framework.cli.store import existing, opened
-from cairn.runtime.storage.store import InstanceRow, Store
 
 if TYPE_CHECKING:
-    from cairn.framework.cli.overview import Overview
+    from cairn.framework.cli.overview import Overview, Standing
     from cairn.runtime.state import FiberState
+    from cairn.runtime.storage.store import WorkerRow
 
 HEADING = ("INSTANCE", "HEAD", "OWNER", "WORK")
 
@@ -23,33 +23,24 @@ def run(store: str | None, *, kind: str | None, limit: int, after: int, json: bo
     path = existing(store)
 
     async def work() -> None:
-        from cairn.framework.cli.overview import overviews
+        from cairn.framework.cli.overview import overviews, workers
+        from cairn.runtime.owners import OwnerLocks
 
         async with opened(path) as it:
+            known = await workers(it, OwnerLocks(path.absolute().parent / "owners"))
             rows = await it.instances(kind=kind, after=after, limit=limit + 1)
-            found = await overviews(it, rows[:limit])
-            workers = await _workers(it)
+            found = await overviews(it, rows[:limit], known)
         more = rows[limit - 1].n if len(rows) > limit else None
         if json:
-            json_line(as_json(found, workers, more))
+            json_line(as_json(found, known, more))
         else:
-            _print(found, rows, more)
+            _print(found, more)
 
     asyncio.run(work())
     return Exit.OK
 
 
-async def _workers(store: Store) -> list[dict[str, Any]]:
-    from cairn.framework.cli.overview import is_alive
-
-    now = store.lease_now()
-    return [
-        {"id": w.id, "host": w.host, "pid": w.pid, "kinds": list(w.kinds), "alive": is_alive(w, now)}
-        for w in await store.workers()
-    ]
-
-
-def as_json(found: Sequence[Overview], workers: Sequence[dict[str, Any]], more: int | None) -> dict[str, Any]:
+def as_json(found: Sequence[Overview], known: Sequence[tuple[WorkerRow, Standing]], more: int | None) -> dict[str, Any]:
     """The listing for programs. `next` is the `--after` that continues it, or null."""
     instances = [
         {
@@ -60,7 +51,7 @@ def as_json(found: Sequence[Overview], workers: Sequence[dict[str, Any]], more: 
             "head": each.row.head,
             "epoch": each.row.epoch,
             "owner": each.row.owner,
-            "owner_alive": each.owner_alive,
+            "owner_is": each.standing.value if each.row.owner is not None else None,
             "served": each.served,
             "unsettled": [
                 {
@@ -76,7 +67,11 @@ def as_json(found: Sequence[Overview], workers: Sequence[dict[str, Any]], more: 
         }
         for each in found
     ]
-    return {"instances": instances, "workers": list(workers), "unserved_kinds": unserved(found), "next": more}
+    processes = [
+        {"id": worker.id, "host": worker.host, "pid": worker.pid, "kinds": list(worker.kinds), "is": how.value}
+        for worker, how in known
+    ]
+    return {"instances": instances, "workers": processes, "unserved_kinds": unserved(found), "next": more}
 
 
 def unserved(found: Sequence[Overview]) -> list[str]:
@@ -84,7 +79,7 @@ def unserved(found: Sequence[Overview]) -> list[str]:
     return sorted({each.row.address.kind for each in found if each.unsettled and not each.served})
 
 
-def _print(found: Sequence[Overview], rows: Sequence[InstanceRow], more: int | None) -> None:
+def _print(found: Sequence[Overview], more: int | None) -> None:
     if not found:
         line("no instances: nothing was sent to an agent in this store yet")
         return
@@ -101,12 +96,12 @@ def _print(found: Sequence[Overview], rows: Sequence[InstanceRow], more: int | N
 
 
 def owner(each: Overview) -> str:
-    """Who runs it, and whether that process still has its lease."""
+    """Who runs it, and how that process stands."""
     if each.row.owner is None:
         return "-"
     if each.owner is None:
         return "gone"
-    return f"pid {each.owner.pid} on {each.owner.host}" + ("" if each.owner_alive else ", lease over")
+    return f"pid {each.owner.pid} on {each.owner.host}, {each.standing.value}"
 
 
 def work(unsettled: Sequence[FiberState], now: float) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from cairn.errors import UsageError
-from cairn.framework.cli.output import guard, installed_version
+from cairn.framework.cli.output import guard, installed_version, line
 
 Arguments = argparse.Namespace
 
@@ -103,7 +103,8 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help, default=argparse.SUPPRESS)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.exit(0, f"cairn {installed_version() or 'not installed: running from a source tree'}\n")
+        line(f"cairn {installed_version() or '(a source tree that is not installed)'}")
+        parser.exit(0)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

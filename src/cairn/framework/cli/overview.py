@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import msgspec
 
 from cairn.runtime import log
 from cairn.runtime import records as r
+from cairn.runtime.owners import Owners
 from cairn.runtime.state import FiberState, RuntimeState
 from cairn.runtime.storage.store import InstanceRow, Row, Store, WorkerRow
 
@@ -31,13 +33,23 @@ _known = r.decoder()
 _KNOWN_TAGS = frozenset(str(record.__struct_config__.tag) for record in r.RUNTIME)
 
 
+class Standing(Enum):
+    """How the process behind a worker's row stands."""
+
+    ALIVE = "alive"
+    SILENT = "silent"
+    """Its lease is over and its death is not proved: frozen, or on a machine that stopped."""
+    DEAD = "dead"
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """One line of `cairn ls`."""
 
     row: InstanceRow
     owner: WorkerRow | None
-    owner_alive: bool
+    standing: Standing
+    """Of the owner; DEAD when it has no row any more."""
     unsettled: tuple[FiberState, ...]
     served: bool
     """Some live worker runs instances of this kind."""
@@ -64,27 +76,26 @@ async def fold(store: Store, n: int) -> RuntimeState:
     return state
 
 
-def is_alive(worker: WorkerRow, lease_now: float) -> bool:
-    """Its lease runs. A process killed a moment ago counts as alive until its lease ends or somebody takes over."""
-    return worker.lease_until > lease_now
+def standing(worker: WorkerRow, owners: Owners, lease_now: float) -> Standing:
+    """What this machine can tell of a worker: its kernel lock proves it dead, its lease shows it alive."""
+    if owners.is_dead(worker):
+        return Standing.DEAD
+    return Standing.ALIVE if worker.lease_until > lease_now else Standing.SILENT
 
 
-async def overviews(store: Store, rows: Sequence[InstanceRow]) -> list[Overview]:
-    """What is known of these instances now."""
+async def workers(store: Store, owners: Owners) -> list[tuple[WorkerRow, Standing]]:
+    """Every worker that has a row, and how it stands."""
     now = store.lease_now()
-    workers = {worker.id: worker for worker in await store.workers()}
-    served = {kind for worker in workers.values() if is_alive(worker, now) for kind in worker.kinds}
+    return [(worker, standing(worker, owners, now)) for worker in await store.workers()]
+
+
+async def overviews(store: Store, rows: Sequence[InstanceRow], known: Sequence[tuple[WorkerRow, Standing]]) -> list[Overview]:
+    """What can be said of these instances. Raises StoreCorrupt."""
+    by_id = {worker.id: (worker, how) for worker, how in known}
+    served = {kind for worker, how in known if how is Standing.ALIVE for kind in worker.kinds}
     found = []
     for row in rows:
-        owner = workers.get(row.owner) if row.owner is not None else None
+        owner, how = by_id.get(row.owner or "", (None, Standing.DEAD))
         state = await fold(store, row.n)
-        found.append(
-            Overview(
-                row=row,
-                owner=owner,
-                owner_alive=owner is not None and is_alive(owner, now),
-                unsettled=tuple(state.unsettled()),
-                served=row.address.kind in served,
-            )
-        )
+        found.append(Overview(row, owner, how, tuple(state.unsettled()), row.address.kind in served))
     return found

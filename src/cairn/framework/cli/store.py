@@ -43,7 +43,7 @@ async def opened(path: Path) -> AsyncGenerator[Store, None]:
     from cairn.ids import SystemIds
     from cairn.runtime.storage import SqliteStore
 
-    store = SqliteStore(str(path), clock=SystemClock(), ids=SystemIds())
+    store = SqliteStore(str(path), clock=SystemClock(), ids=SystemIds(), ballast=False)
     await store.open()
     try:
         yield store
