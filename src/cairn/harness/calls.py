@@ -181,7 +181,8 @@ def state_change(draft: Draft[Any] | None, versions: dict[str, int], scope: str)
 
 def bounded_content(content: tuple[ResultContent, ...]) -> tuple[ResultContent, ...]:
     """The content, cut to what one record may hold, saying so."""
-    left, kept = RESULT_CHARACTERS, []
+    left = RESULT_CHARACTERS
+    kept: list[ResultContent] = []
     for block in content:
         if isinstance(block, Text) and len(block.text) > left:
             cut = f"\n[{len(block.text) - left:,} more characters were left out]"

@@ -21,6 +21,7 @@ from cairn.harness.messages import (
     AssistantMessage,
     Content,
     ContextMessage,
+    Image,
     ResultContent,
     Text,
     Thinking,
@@ -28,6 +29,7 @@ from cairn.harness.messages import (
     ToolMessage,
     ToolSpec,
     Usage,
+    UserMessage,
 )
 from cairn.harness.render import delivery_message, missing_result, note_message
 from cairn.harness.submission import Control
@@ -98,6 +100,7 @@ class _Saved(msgspec.Struct):
     removed: list[str]
     unanswered: int | None
     arguments: dict[str, msgspec.Raw] = {}
+    has_images: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -152,6 +155,7 @@ class Conversation:
         """What the model was last told its instructions are."""
         self.tools: list[ToolSpec] = []
         self.removed: list[str] = []
+        self.has_images = False
         self.arguments: dict[str, msgspec.Raw] = {}
         """What the calls of the open turn were called with, by call."""
         self._refs: list[Ref] = []
@@ -186,6 +190,40 @@ class Conversation:
             made.append(Text(text="".join(texts)) if kind == "text" else Thinking(text="".join(texts)))
         return tuple(made)
 
+    def message_of(self, submission: str) -> UserMessage:
+        """A submission's message as the model reads it."""
+        delivery = self.entry(f"msg_{submission}").delivery
+        assert delivery is not None
+        return delivery_message(delivery)
+
+    def calls_of(self, submission: str) -> list[str]:
+        """The names of the tools called in a submission, in order."""
+        names: list[str] = []
+        for index in range(len(self.entries) - 1, -1, -1):
+            entry: Entry = self.entries[index]
+            if entry.kind == "user" and entry.submission == submission:
+                break
+            if entry.kind == "assistant" and entry.submission == submission:
+                names[:0] = [call.name for call in entry.calls]
+        return names
+
+    # --- what staged records would make of it
+
+    def values_after(self, staged: Sequence[r.Record]) -> dict[str, msgspec.Raw]:
+        values = dict(self.values)
+        for record in staged:
+            if isinstance(record, r.StateChanged):
+                values.update(record.changes)
+        return values
+
+    def content_after(self, staged: Sequence[r.Record]) -> tuple[Content, ...]:
+        """The content of the message the submission is at, if it is finished; empty else."""
+        for record in staged:
+            if isinstance(record, h.MessageCompleted):
+                return record.content
+        message = self.control.message
+        return self.entry(message).content if message and self._locate(message) is not None else ()
+
     # --- folding
 
     def apply(self, record: r.Record, ordinal: int) -> None:
@@ -210,6 +248,7 @@ class Conversation:
                 removed=self.removed,
                 unanswered=self._unanswered,
                 arguments=self.arguments,
+                has_images=self.has_images,
             )
         )
 
@@ -222,6 +261,7 @@ class Conversation:
         made.values, made.versions = saved.values, saved.versions
         made.system, made.instructions, made.tools = saved.system, saved.instructions, saved.tools
         made.removed, made._unanswered, made.arguments = saved.removed, saved.unanswered, saved.arguments
+        made.has_images = saved.has_images
         return made
 
     # --- inside
@@ -287,6 +327,8 @@ _BEFORE = ("continue", "length")
 
 def _accepted(self: Conversation, record: r.FiberAccepted, ordinal: int) -> None:
     if record.method == h.SUBMISSION:
+        delivery = _decode_delivery(record.arguments)
+        self.has_images = self.has_images or bool(delivery.attachments)
         self._add(
             Entry(
                 kind="user",
@@ -294,7 +336,7 @@ def _accepted(self: Conversation, record: r.FiberAccepted, ordinal: int) -> None
                 ordinal=ordinal,
                 at=record.at,
                 submission=record.fiber,
-                delivery=_decode_delivery(record.arguments),
+                delivery=delivery,
             )
         )
 
@@ -385,6 +427,7 @@ def _called(self: Conversation, record: h.ToolCalled, ordinal: int) -> None:
 def _outcome(self: Conversation, record: h.ToolOutcome, ordinal: int) -> None:
     if self._unanswered is None:
         raise StoreCorrupt(f"an outcome for call '{record.call}', but no message waits for one (S14)")
+    self.has_images = self.has_images or any(isinstance(block, Image) for block in record.content)
     self.entries[self._unanswered].results[record.call] = Result(
         outcome=record.outcome, content=record.content, details=record.details.copy(), duration_ms=record.duration_ms
     )

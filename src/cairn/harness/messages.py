@@ -76,7 +76,7 @@ class UserMessage(Message, frozen=True, tag="user"):
 
 
 class AssistantMessage(Message, frozen=True, tag="assistant"):
-    """`model` is the spec that produced it (`anthropic:claude-…`): thinking and signatures are replayed only to the same one."""
+    """`model` is the spec that produced it (`anthropic:claude-…`): thinking and signatures only go back to it."""
 
     content: tuple[Content, ...]
     model: str = ""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cairn.clock import Clock
 from cairn.errors import ModelError
@@ -228,6 +228,7 @@ def delta_records(message: str, events: Sequence[TextDelta | ThinkingDelta]) -> 
 async def _wait_either(event: asyncio.Event, cut: asyncio.Future[CutReason], seconds: float) -> None:
     waiter = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait({waiter, cut}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {waiter, cut}
+        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiter.cancel()

@@ -1,0 +1,127 @@
+"""An agent as the runtime sees it: its vocabulary, its fold, and how its fibers run.
+
+A submission is a fiber; so is what runs after one has settled. There is no second mechanism.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from cairn.harness import records as h
+from cairn.harness.agent import Agent
+from cairn.harness.calls import LiveCall, bounded
+from cairn.harness.conversation import Conversation
+from cairn.harness.hooks import Settled
+from cairn.harness.loop import Loop, Services
+from cairn.harness.sandbox.protocol import Sandbox
+from cairn.harness.settling import Reply
+from cairn.harness.tools import Tool
+from cairn.runtime import records as r
+from cairn.runtime.fiber import Fiber, run_method
+from cairn.runtime.state import FiberState
+from cairn.runtime.storage.store import Durability
+
+logger = logging.getLogger("cairn.harness")
+
+#: Records that are new durable facts about their submission: what was paid for or happened, not what was meant to (L3).
+_PROGRESS = (h.MessageCompleted, h.ToolOutcome, h.HookCompleted)
+
+
+class AgentApplication:
+    """One agent on the runtime."""
+
+    def __init__(self, agent: Agent[Any], services: Services, directory: str) -> None:
+        self.agent = agent
+        self.services = services
+        self._directory = directory
+
+    @property
+    def kind(self) -> str:
+        return self.agent.name
+
+    @property
+    def records(self) -> tuple[type[r.Record], ...]:
+        return h.HARNESS
+
+    @property
+    def serial(self) -> bool:
+        return True
+
+    def initial(self) -> Conversation:
+        return Conversation()
+
+    def apply(self, state: Conversation, record: r.Record, ordinal: int) -> None:
+        state.apply(record, ordinal)
+
+    def dump(self, state: Conversation) -> bytes:
+        return state.dump()
+
+    def load(self, data: bytes) -> Conversation:
+        return Conversation.load(data)
+
+    def project(self, records: Sequence[r.Record]) -> bytes:
+        return b""
+
+    def progress(self, record: r.Record) -> str | None:
+        return record.submission if isinstance(record, _PROGRESS) else None
+
+    def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
+        if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK):
+            return None
+        return r.ErrorInfo(kind="unknown_method", message=f"agent '{self.kind}' has no method '{fiber.method}'")
+
+    async def run(self, fiber: Fiber) -> None:
+        if fiber.state.method == h.SETTLED_HOOK:
+            await run_method(fiber, lambda: self._after(fiber))
+            return
+        sandbox, tools = await self._sandbox(fiber)
+        try:
+            await Loop(self.agent, fiber, self.services, sandbox, tools).run()
+        finally:
+            if sandbox is not None:
+                await asyncio.shield(sandbox.close())
+
+    async def _sandbox(self, fiber: Fiber) -> tuple[Sandbox | None, Sequence[Tool]]:
+        if self.agent.sandbox is None:
+            return None, ()
+        from cairn.harness.sandbox import file_tools
+
+        directory = os.path.join(self._directory, fiber.instance.uid)
+        sandbox = await self.agent.sandbox.open(str(fiber.instance.address), directory)
+        return sandbox, file_tools()
+
+    async def _after(self, fiber: Fiber) -> None:
+        """Run `on_settled`: at least once, and without a say in the outcome."""
+        submission = fiber.arguments(str)
+        settled = fiber.instance.runtime.fiber(submission)
+        if settled is None or settled.outcome is None:
+            return
+        text = msgspec.json.decode(settled.result, type=Reply).text if settled.outcome == "completed" else ""
+        event = Settled(
+            submission=submission,
+            outcome=settled.outcome,
+            text=text,
+            error=settled.error.message if settled.error else "",
+        )
+        limits = self.agent.limits
+        conversation: Conversation = fiber.instance.state
+
+        async def append(records: Sequence[r.Record], durability: Durability) -> object:
+            return await fiber.instance.append(records, durability=durability)
+
+        for hook in self.agent.settled_hooks:
+            live = LiveCall(
+                fiber,
+                f"on_settled:{submission}",
+                draft=self.agent.draft(conversation.values, conversation.versions),
+                sandbox=None,
+                append=append,
+                run_sync=fiber.instance.threads.call,
+            )
+            await bounded(hook.run(live, event), limits.hook_seconds, limits.abort_seconds, hook.name)
