@@ -1,7 +1,8 @@
 """Commands from the worker's side: the server that forks supervisors, and one running command.
 
-Laws. Everything here happens on the event loop without a thread: the server is asked with one small write, a command is followed
-over its socket, its output is read from a pipe when there is some. When `Command.end` returns, no process of the tree lives.
+Laws. Everything here happens on the event loop without a thread: the server is asked with one small write, a command is
+followed over its socket, its output is read from a pipe when there is some. When `Command.end` returns, no process of the
+tree lives.
 """
 
 from __future__ import annotations

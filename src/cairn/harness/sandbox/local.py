@@ -11,16 +11,14 @@ death, however that came. Files are replaced whole or not at all, and are on the
 from __future__ import annotations
 
 import asyncio
-import errno
-import itertools
 import os
 import shutil
-import stat as modes
+import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from cairn.errors import SandboxError, UsageError
+from cairn.harness.sandbox import host_files
 from cairn.harness.sandbox.commands import (
     GRACE_SECONDS,
     Command,
@@ -38,7 +36,8 @@ T = TypeVar("T")
 #: What passes from the worker's environment: enough to find programs, the home directory, the language and the time zone.
 #: Everything else may be a secret (API keys of the very model that asks) and has to be named by the caller.
 PASSED_VARIABLES = (
-    "PATH HOME USER LOGNAME SHELL LANG LC_ALL LC_CTYPE TZ TERM TMPDIR TMP TEMP HOSTNAME".split()
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("TZ", "TERM", "TMPDIR", "TMP", "TEMP", "HOSTNAME"),
 )
 
 #: After the command itself has ended: how long a child of it may still hold the output before it is ended. A pipeline's last
@@ -50,8 +49,6 @@ DRAIN_SECONDS = 5.0
 
 #: The longest command Linux accepts as one argument (MAX_ARG_STRLEN, 32 pages).
 COMMAND_BYTES_MAX = 128 * 1024 - 1
-
-_temporary_names = itertools.count(1)
 
 
 def local(cwd: str | os.PathLike[str] = ".", env: Collection[str] | Mapping[str, str] = ()) -> LocalFactory:
@@ -76,10 +73,8 @@ class LocalFactory:
         self._env = env
 
     async def open(self, instance: str, directory: str) -> LocalSandbox:
-        """The working directory and the environment are taken as they are now."""
-        cwd = os.path.abspath(os.path.expanduser(self._cwd))
-        if not os.path.isdir(cwd):
-            raise UsageError(f"local(cwd={self._cwd!r}): {cwd} is not a directory; create it or name another")
+        """The working directory and the environment are taken as they are now. *Raises* UsageError: no such directory."""
+        cwd = _directory(self._cwd)
         named = () if isinstance(self._env, dict) else self._env
         env = {name: os.environ[name] for name in (*PASSED_VARIABLES, *named) if name in os.environ}
         if isinstance(self._env, dict):
@@ -87,10 +82,20 @@ class LocalFactory:
         return LocalSandbox(cwd, env, directory)
 
 
+def _directory(given: str) -> str:
+    cwd = os.path.abspath(os.path.expanduser(given))
+    if not os.path.isdir(cwd):
+        raise UsageError(f"local(cwd={given!r}): {cwd} is not a directory; create it or name another")
+    return cwd
+
+
 class LocalSandbox:
     """The host, seen from one directory. Belongs to one instance; `directory` is where long outputs are kept."""
 
     name = "local"
+
+    #: An interpreter that commands can run: the worker's own is on this host, `python3` need not be.
+    python = sys.executable
 
     def __init__(self, cwd: str, env: dict[str, str], directory: str, *, grace_seconds: float = GRACE_SECONDS) -> None:
         self._cwd = cwd
@@ -212,7 +217,7 @@ class LocalSandbox:
 
     async def read(self, path: str, *, start: int = 0, size: int | None = None) -> bytes:
         """See the protocol. A device or a pipe is refused: reading it might never end."""
-        return await _in_thread(lambda: _read(self._path(path), start, size))
+        return await _in_thread(lambda: host_files.read(self._path(path), start, size))
 
     async def write(self, path: str, data: bytes) -> None:
         """See the protocol. *Durable*: the bytes are on the disk when it returns.
@@ -220,16 +225,16 @@ class LocalSandbox:
         A file that other names share (a hard link) parts from them. Where the directory cannot be written to but the file can,
         the file is overwritten in place, which a crash may cut short.
         """
-        await _in_thread(lambda: _replace(os.path.realpath(self._path(path)), data))
+        await _in_thread(lambda: host_files.replace(os.path.realpath(self._path(path)), data))
 
     async def stat(self, path: str) -> FileInfo | None:
-        return await _in_thread(lambda: _stat(self._path(path)))
+        return await _in_thread(lambda: host_files.stat(self._path(path)))
 
     async def list(self, path: str) -> list[FileInfo]:
-        return await _in_thread(lambda: _list(self._path(path)))
+        return await _in_thread(lambda: host_files.entries(self._path(path)))
 
     async def remove(self, path: str) -> None:
-        await _in_thread(lambda: _remove(self._path(path)))
+        await _in_thread(lambda: host_files.remove(self._path(path)))
 
     async def real_path(self, path: str) -> str:
         return await _in_thread(lambda: os.path.realpath(self._path(path)))
@@ -264,139 +269,3 @@ async def _in_thread(work: Callable[[], T]) -> T:
     """Files may be slow (a network mount, a sync): never on the event loop. Cancelled: ends first, so that no write is running
     when the caller lets go of a lock."""
     return await to_the_end(asyncio.to_thread(work))
-
-
-# ---------------------------------------------------------------------- blocking, in a thread
-
-
-def _read(path: str, start: int, size: int | None) -> bytes:
-    # Non-blocking, because opening a pipe that nobody writes to would wait for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        _expect_file(os.fstat(descriptor).st_mode, path)
-        file.seek(start)
-        if size is None:
-            return file.readall()
-        parts = bytearray()
-        while len(parts) < size and (part := file.read(size - len(parts))):
-            parts += part
-        return bytes(parts)
-
-
-def _expect_file(mode: int, path: str) -> None:
-    if modes.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a directory", path)
-    if not modes.S_ISREG(mode):
-        raise SandboxError(f"{path} is a device, a pipe or a socket, not a file")
-
-
-def _replace(path: str, data: bytes) -> None:
-    try:
-        before: os.stat_result | None = os.stat(path)
-    except FileNotFoundError:
-        before = None
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    if before is not None:
-        _expect_file(before.st_mode, path)
-        if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, "is read-only", path)
-    try:
-        _replace_whole(path, data, before)
-    except OSError as error:
-        # A single file mounted into a container cannot be renamed over; a directory may be closed to us, its file open.
-        if before is None or error.errno not in (errno.EBUSY, errno.EACCES, errno.EPERM, errno.EXDEV):
-            raise
-        with open(path, "r+b") as file:
-            file.write(data)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _replace_whole(path: str, data: bytes, before: os.stat_result | None) -> None:
-    folder = os.path.dirname(path)
-    temporary, descriptor = _create_beside(folder)
-    try:
-        with open(descriptor, "wb") as file:
-            if before is not None:
-                _take_over(descriptor, before)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_directory(folder)
-
-
-def _create_beside(folder: str) -> tuple[str, int]:
-    """A new file with the mode that a new file gets here (mkstemp's would be private)."""
-    while True:
-        temporary = os.path.join(folder, f".cairn-{os.getpid()}-{next(_temporary_names)}.tmp")
-        try:
-            return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileExistsError:  # left by a crash of a process that had our pid
-            continue
-
-
-def _take_over(descriptor: int, before: os.stat_result) -> None:
-    now = os.fstat(descriptor)
-    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-        try:
-            os.fchown(descriptor, before.st_uid, before.st_gid)
-        except PermissionError:
-            pass  # a file of another user that we may write becomes ours, as with every editor that saves by renaming
-    os.fchmod(descriptor, modes.S_IMODE(before.st_mode))
-
-
-def _sync_directory(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some file systems cannot sync a directory; the rename is then as durable as they make it
-    finally:
-        os.close(descriptor)
-
-
-def _stat(path: str) -> FileInfo | None:
-    for follow in (True, False):
-        try:
-            return _info(path, os.stat(path, follow_symlinks=follow))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
-                raise
-    return None
-
-
-def _list(path: str) -> list[FileInfo]:
-    found = []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            try:
-                found.append(_info(entry.path, entry.stat(follow_symlinks=False)))
-            except FileNotFoundError:  # removed while we looked
-                continue
-    return sorted(found, key=lambda info: info.path)
-
-
-def _info(path: str, status: os.stat_result) -> FileInfo:
-    mode = status.st_mode
-    kinds = ((modes.S_ISREG, "file"), (modes.S_ISDIR, "directory"), (modes.S_ISLNK, "symlink"))
-    kind = next((name for test, name in kinds if test(mode)), "other")
-    return FileInfo(path, kind, status.st_size, modes.S_IMODE(mode), status.st_mtime)
-
-
-def _remove(path: str) -> None:
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
-            return
-        _sync_directory(str(Path(path).parent))
-    except FileNotFoundError:
-        return

@@ -1,4 +1,4 @@
-"""What a command wrote, kept in bounded memory: its end stays here, and once that is not all of it, a private file has the whole.
+"""What a command wrote, in bounded memory: its end stays here, and once that is not all, a private file has the whole.
 
 Laws. Memory never exceeds twice `HELD_BYTES_MAX`, whatever the command writes. The file is created only when a tool could not
 show everything, holds every byte from the first one, is readable by this user alone, and stops growing at `SPILL_BYTES_MAX`
