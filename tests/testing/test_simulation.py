@@ -369,3 +369,30 @@ def test_what_a_killed_process_had_no_time_to_look_at_is_no_finding() -> None:
         await simulation.process("w", parent).wait()
 
     simulate(main, seed=1)
+
+
+def test_what_is_woken_in_the_order_of_a_set_runs_in_an_order_of_the_seed() -> None:
+    """T8: sets of tasks and futures are ordered by address; asyncio's own TaskGroup keeps one."""
+
+    async def main(simulation: Simulation) -> str:
+        woken: list[str] = []
+        futures = [simulation.loop.create_future() for _ in range(8)]
+
+        async def waiter(index: int) -> None:
+            await futures[index]
+            woken.append(str(index))
+
+        tasks = [asyncio.ensure_future(waiter(index)) for index in range(8)]
+        await asyncio.sleep(1)
+        for future in set(futures):
+            future.set_result(None)
+        await asyncio.gather(*tasks)
+        return "".join(woken)
+
+    kept: list[object] = []
+    for seed in range(10):
+        orders = set()
+        for _ in range(5):
+            kept.append([object() for _ in range(len(kept) * 37)])
+            orders.add(simulate(main, seed=seed).value)
+        assert len(orders) == 1

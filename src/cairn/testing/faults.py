@@ -121,6 +121,7 @@ class FaultyStore(StoreProxy):
         self._running.set()
         self._dead = asyncio.Event()
         self._process: Process | None = None
+        self._waiting: dict[asyncio.Task[Any], None] = {}
 
     @classmethod
     def of(cls, process: Process, inner: Store, *, crash: Crash | None = None, faults: frozenset[str] = LOCAL) -> FaultyStore:
@@ -136,6 +137,8 @@ class FaultyStore(StoreProxy):
         """Crash now: every call, also those that wait, ends in `Crashed`."""
         self.is_crashed = True
         self._dead.set()
+        for task in self._waiting:
+            task.cancel()
         if self._on_crash is not None:
             self._on_crash()
 
@@ -201,16 +204,22 @@ class FaultyStore(StoreProxy):
         return answer
 
     async def _unless_dead(self, awaitable: Awaitable[T]) -> T:
-        """What it waits for, or `Crashed` as soon as this store is dead."""
-        waiting = asyncio.ensure_future(awaitable)
-        dying = asyncio.ensure_future(self._dead.wait())
+        """What it waits for, or `Crashed` as soon as this store is dead.
+
+        Awaited in the caller's own task: a store may know its callers by their tasks, and a wrapper must not be seen.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting[task] = None
         try:
-            await asyncio.wait({waiting, dying}, return_when=asyncio.FIRST_COMPLETED)
-            self._refuse_the_dead()
-            return await waiting
+            return await awaitable
+        except asyncio.CancelledError:
+            if self.is_crashed:
+                task.uncancel()
+                self._refuse_the_dead()
+            raise
         finally:
-            waiting.cancel()
-            dying.cancel()
+            self._waiting.pop(task, None)
 
     async def _delay(self, fault: str) -> None:
         if self._strikes(fault):
@@ -284,11 +293,12 @@ async def until_crash(store: FaultyStore, main: Coroutine[Any, Any, None]) -> bo
     task = asyncio.ensure_future(main)
     dying = asyncio.ensure_future(store._dead.wait())
     await asyncio.wait({task, dying}, return_when=asyncio.FIRST_COMPLETED)
-    dying.cancel()
     if not store.is_crashed:
+        dying.cancel()
+        await asyncio.wait({dying})
         await task
         return False
-    while left := asyncio.all_tasks() - others - {dying}:
+    while left := asyncio.all_tasks() - others:
         for one in left:
             one.cancel()
         for one in (await asyncio.wait(left))[0]:

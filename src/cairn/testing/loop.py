@@ -83,7 +83,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._task_steps: list[asyncio.Handle] = []
         self._callbacks: deque[asyncio.Handle] = deque()
         self._task_count = 0
-        self._groups: weakref.WeakKeyDictionary[asyncio.Task[Any], Group | None] = weakref.WeakKeyDictionary()
+        self._born: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[int, Group | None]] = weakref.WeakKeyDictionary()
         self._hash = hashlib.blake2b(digest_size=16)
         self._thread = threading.get_ident()
 
@@ -95,12 +95,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         # The default names come from a counter of the interpreter; the trace must not depend on earlier runs.
+        self._task_count += 1
         if options.get("name") is None:
-            self._task_count += 1
             options["name"] = f"{getattr(coro, '__qualname__', 'task')}#{self._task_count}"
         task: asyncio.Task[Any] = super().create_task(coro, **options)
         context = options.get("context")
-        self._groups[task] = GROUP.get() if context is None else context.get(GROUP)
+        self._born[task] = self._task_count, GROUP.get() if context is None else context.get(GROUP)
         return task
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
@@ -130,14 +130,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
         A process that was killed had no time to look, so its tasks are not asked.
         """
-        unseen = [task for task in self._groups if task.done() and task._log_traceback and not self.was_killed(task)]
-        errors = (task.exception() for task in sorted(unseen, key=lambda task: task.get_name()))
+        unseen = [task for task in self._born if task.done() and task._log_traceback and not self.was_killed(task)]
+        errors = (task.exception() for task in sorted(unseen, key=self._age))
         return [error for error in errors if error is not None]
 
     def was_killed(self, task: Any) -> bool:
         """Whether the task belongs to a process that was killed."""
-        group = self._groups.get(task) if task is not None else None
+        _, group = self._born.get(task, (0, None)) if task is not None else (0, None)
         return group is not None and group.was_killed
+
+    def _age(self, task: asyncio.Task[Any] | None) -> int:
+        return self._born[task][0] if task is not None and task in self._born else 0
 
     def trace_hash(self) -> str:
         """Sixteen bytes that are equal when, and only when, the same steps ran in the same order at the same times."""
@@ -167,7 +170,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 break
             self._advance()
         handle = self._pick()
-        if not _is_dropped(handle):
+        if _is_dropped(handle):
+            self._ready.append(handle)
+        else:
             self._count(handle)
             handle._run()
 
@@ -177,17 +182,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             timer = heapq.heappop(self._scheduled)
             timer._scheduled = False  # type: ignore[attr-defined]
             self._ready.append(timer)
+        steps: list[asyncio.Handle] = []
         while self._ready:
             handle = self._ready.popleft()
             group = _group(handle)
-            if _is_dropped(handle):
-                continue
-            if group is not None and group.is_paused:
+            if group is not None and group.is_dead:
+                # Kept, so that its task is closed with the others in the end, not by the next reference count.
+                group.held.append(handle)
+            elif handle.cancelled():
+                pass
+            elif group is not None and group.is_paused:
                 group.held.append(handle)
             elif _task(handle) is not None:
-                self._task_steps.append(handle)
+                steps.append(handle)
             else:
                 self._callbacks.append(handle)
+        # By age, for what one step made ready may come in the order of a set (asyncio.TaskGroup keeps its tasks in
+        # one), which is an order of addresses.
+        steps.sort(key=lambda handle: self._age(_task(handle)))
+        self._task_steps += steps
 
     def _pick(self) -> asyncio.Handle:
         candidates = len(self._task_steps) + bool(self._callbacks)

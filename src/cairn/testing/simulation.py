@@ -100,7 +100,6 @@ class Process(Group):
 
     def _end(self) -> None:
         self.is_dead = True
-        self.held.clear()
         if not self._ended.done():
             self._ended.set_result(None)
 
