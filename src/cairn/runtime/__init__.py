@@ -1,0 +1,49 @@
+"""Where an agent lives: instances that are their logs, fibers that survive their process, workers that run them.
+
+The face of the layer; each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cairn.runtime.application import Application as Application
+    from cairn.runtime.client import Client as Client
+    from cairn.runtime.client import Receipt as Receipt
+    from cairn.runtime.client import Settlement as Settlement
+    from cairn.runtime.fiber import Fiber as Fiber
+    from cairn.runtime.object import DurableObject as DurableObject
+    from cairn.runtime.object import ObjectApplication as ObjectApplication
+    from cairn.runtime.owners import OwnerLocks as OwnerLocks
+    from cairn.runtime.storage.sqlite import SqliteStore as SqliteStore
+    from cairn.runtime.storage.store import Address as Address
+    from cairn.runtime.storage.store import Store as Store
+    from cairn.runtime.worker import Worker as Worker
+    from cairn.runtime.worker import WorkerSettings as WorkerSettings
+
+_HOME = {
+    "Address": "storage.store",
+    "Application": "application",
+    "Client": "client",
+    "DurableObject": "object",
+    "Fiber": "fiber",
+    "ObjectApplication": "object",
+    "OwnerLocks": "owners",
+    "Receipt": "client",
+    "Settlement": "client",
+    "SqliteStore": "storage.sqlite",
+    "Store": "storage.store",
+    "Worker": "worker",
+    "WorkerSettings": "worker",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"cairn.runtime has no {name!r}; it has: {', '.join(sorted(__all__))}")
+    return getattr(importlib.import_module(f"cairn.runtime.{home}"), name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cairn.runtime.records import Record
+from cairn.runtime.records import ErrorInfo, Record
+from cairn.runtime.state import FiberState
 
 if TYPE_CHECKING:
     from cairn.runtime.fiber import Fiber
@@ -51,6 +52,12 @@ class Application(Protocol):
     def progress(self, record: Record) -> str | None:
         """The fiber for which this record is a new durable fact: an outcome, not an intent."""
         ...
+
+    def blocked(self, fiber: FiberState) -> ErrorInfo | None:
+        """Why this code cannot run the fiber (no such method, or another signature); None when it can.
+
+        A blocked fiber is parked with that error, for people to see, until a process whose code has the name again."""
+        return None
 
     async def run(self, fiber: Fiber) -> None:
         """Carry the fiber on from where the log says it is, until it is settled or parked in the log.

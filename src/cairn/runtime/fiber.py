@@ -11,24 +11,23 @@ Laws. The fiber asks the fold where it is; nothing here remembers across an awai
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from cairn.errors import Fenced, FiberFailed, NonRetryable, StepNameReused, StepUnknown
+from cairn.errors import Fenced, FiberFailed, NonRetryable, StepNameReused, StepUnknown, StoreError
 from cairn.runtime import records as r
 from cairn.runtime.instance import Instance
 from cairn.runtime.settings import (
-    BACKOFF_BASE_SECONDS,
-    BACKOFF_MAX_SECONDS,
     CANCEL_GRACE_SECONDS,
     FIBER_ATTEMPTS_MAX,
     FIBER_TIMEOUT_SECONDS,
 )
 from cairn.runtime.state import FiberState, Phase, StepState, step_key
-from cairn.runtime.storage.store import Due
+
+logger = logging.getLogger("cairn.runtime")
 
 T = TypeVar("T")
 StepRepeat = Literal["safe", "keyed", "never"]
@@ -42,21 +41,6 @@ class Interrupted(BaseException):
     """Unwinds a method whose process is stopping or whose instance was taken over; nothing durable is owed."""
 
 
-def fiber_due(fiber: str, at: float | None) -> Due:
-    """The one alarm of a fiber: rings while it has work to do or when its park ends."""
-    return Due(f"fiber:{fiber}", at)
-
-
-def backoff_seconds(interrupted: int) -> float:
-    """How long to wait before the next attempt after that many interruptions in a row: 0, 1, 2, 4, … seconds.
-
-    The first is free, because most kills are deployments; a process-killing input meets the doubling.
-    """
-    if interrupted <= 1:
-        return 0.0
-    return min(BACKOFF_BASE_SECONDS * 2.0 ** (interrupted - 2), BACKOFF_MAX_SECONDS)
-
-
 def error_info(error: BaseException) -> r.ErrorInfo:
     kind = type(error).__name__
     return r.ErrorInfo(kind=kind, message=str(error) or kind, retryable=bool(getattr(error, "retryable", False)))
@@ -68,7 +52,7 @@ class Fiber:
     def __init__(self, instance: Instance, id: str) -> None:
         self.instance = instance
         self.id = id
-        self._names: set[str] = set()
+        self._names: set[tuple[str, str]] = set()
 
     @property
     def state(self) -> FiberState:
@@ -104,34 +88,35 @@ class Fiber:
         repeat: StepRepeat = "safe",
         scope: str = "",
         type: Any = Any,
+        also: Callable[[], Sequence[r.Record]] = tuple,
     ) -> T:
         """Run `callback` once and record its result; when the step is known, the record answers instead.
 
         *Durable* when it returns. *Idempotent* by (fiber, scope, name). A `safe` step that was running when its process
         died runs again; a `keyed` or `never` one was preceded by an intent record (S8), and what is known of it then is
-        nothing: `keyed` runs again with the same `key`, `never` raises StepUnknown. *Cancelled*: nothing is recorded.
+        nothing: `keyed` runs again with the same `key`, `never` raises StepUnknown. `also` gives records that become facts
+        together with the result. *Cancelled*: nothing is recorded.
         *Raises* what the callback raised (recorded only when it is NonRetryable), StepNameReused, StepUnknown, Fenced.
         """
         identity = step_key(scope, name)
-        if identity in self._names:
+        if ("step", identity) in self._names:
             raise StepNameReused(
                 f"step '{name}' was used twice in fiber '{self.id}'; name them apart: name=f\"{name}:{{item.id}}\""
             )
-        self._names.add(identity)
+        self._names.add(("step", identity))
         known = self.state.steps.get(identity)
         if known is not None and known.done:
             return _recorded(name, known, type)  # type: ignore[no-any-return]
         if repeat != "safe":
             await self._intend(name, known, repeat, scope)
         try:
-            result = callback()
-            if inspect.isawaitable(result):
-                result = await result
+            result = await self.instance.threads.call_any(callback)
         except NonRetryable as error:
             await self.instance.append([r.StepCompleted(fiber=self.id, name=name, scope=scope, error=error_info(error))])
             raise
         encoded = msgspec.json.encode(result)
-        await self.instance.append([r.StepCompleted(fiber=self.id, name=name, scope=scope, result=msgspec.Raw(encoded))])
+        completed = r.StepCompleted(fiber=self.id, name=name, scope=scope, result=msgspec.Raw(encoded))
+        await self.instance.append([completed, *also()])
         return msgspec.json.decode(encoded, type=type)  # type: ignore[no-any-return]
 
     async def _intend(self, name: str, known: StepState | None, repeat: Literal["keyed", "never"], scope: str) -> None:
@@ -154,12 +139,15 @@ class Fiber:
         *Durable*: it parks — the method is unwound, no task and no memory is held — and is called again when the time has
         come. *Idempotent* by name.
         """
+        if ("sleep", name) in self._names:
+            raise StepNameReused(f"sleep '{name}' was used twice in fiber '{self.id}'; give each its own name")
+        self._names.add(("sleep", name))
         if name in self.state.waited:
             return
         now = self.instance.clock.wall()
         until = now + seconds
         parked = r.FiberParked(fiber=self.id, name=name, at=now, until=until)
-        await self.instance.append([parked], due=[fiber_due(self.id, until)])
+        await self.instance.append([parked])
         raise Parked
 
     async def settle(
@@ -171,7 +159,7 @@ class Fiber:
     ) -> None:
         """The fiber has its one outcome (S7)."""
         record = r.FiberSettled(fiber=self.id, outcome=outcome, at=self.instance.clock.wall(), result=result, error=error)
-        await self.instance.append([record], due=[fiber_due(self.id, None)])
+        await self.instance.append([record])
 
 
 def _recorded(name: str, step: StepState, type: Any) -> Any:
@@ -208,10 +196,11 @@ async def run_method(fiber: Fiber, method: Callable[[], Awaitable[Any]]) -> None
             verdict = watch.result()
             await _end(work)
             await _settle_cut(fiber, verdict, limit)
+    except asyncio.CancelledError:
+        await _end(work)
+        raise
     finally:
         watch.cancel()
-        work.cancel()
-        await asyncio.gather(work, watch, return_exceptions=True)
 
 
 async def _aborted(fiber: Fiber, deadline: float) -> str:
@@ -232,21 +221,21 @@ async def _aborted(fiber: Fiber, deadline: float) -> str:
 
 
 async def _end(work: asyncio.Future[Any]) -> None:
-    """Cancel the method and give it a moment; one that ignores cancellation is abandoned."""
-    work.cancel()
-    await asyncio.wait({work}, timeout=CANCEL_GRACE_SECONDS)
+    """Cancel the method and give it a moment; one that ignores cancellation is abandoned: what it appends is refused."""
+    if not work.done() and work.cancel() and not (await asyncio.wait({work}, timeout=CANCEL_GRACE_SECONDS))[0]:
+        logger.error("a fiber's method ignores its cancellation and is left behind: %r", work)
 
 
 async def _settle_result(fiber: Fiber, work: asyncio.Future[Any]) -> None:
     if work.cancelled():
         raise Interrupted
     error = work.exception()
+    if fiber.instance.fenced or fiber.state.is_settled or isinstance(error, Parked | Interrupted):
+        return
     if error is None:
         encoded = msgspec.json.encode(work.result())
         await fiber.settle("completed", result=msgspec.Raw(encoded))
-    elif isinstance(error, Parked | Interrupted | Fenced):
-        return
-    elif isinstance(error, Exception):
+    elif isinstance(error, Exception) and not isinstance(error, Fenced | StoreError):
         await fiber.settle("failed", error=error_info(error))
     else:
         raise error

@@ -8,19 +8,24 @@ out and never retries (S4). One `Instance` exists per (process, n); several task
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import Fenced, StoreCorrupt
+from cairn.errors import Fenced, FiberFailed, StoreCorrupt
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
 from cairn.runtime.state import RuntimeState
 from cairn.runtime.storage.store import Address, Append, Batch, Due, Durability, InstanceRow, Row, Store
+from cairn.runtime.threads import INLINE, Threads
+
+#: The alarm of an instance: from then on somebody has to own it. A request sets it to now; it stays there while the instance
+#: is owned, so that the work of a dead owner is found at once; hibernating sets it to when the next fiber may run.
+WAKE = "wake"
 
 #: A checkpoint is due when this many rows were folded since the last one …
 CHECKPOINT_ROWS_MIN = 256
@@ -72,7 +77,7 @@ class Fold:
     def apply_row(self, row: Row) -> None:
         if row.ordinal <= self.head:
             return
-        if row.prev != self.head and row.merged_from is None and self.head != log.BEGINNING:
+        if row.prev != self.head and row.merged_from is None:
             raise StoreCorrupt(
                 f"{self.address}: batch {row.ordinal} follows {row.prev}, but the last one read is {self.head}; "
                 f"a batch is missing (S2). Restore the store from a backup"
@@ -121,12 +126,22 @@ class Fold:
 class Instance(Fold):
     """A fold that owns its instance under `epoch`."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, application: Application, row: InstanceRow, worker: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        application: Application,
+        row: InstanceRow,
+        worker: str,
+        threads: Threads = INLINE,
+    ) -> None:
         super().__init__(application, row.n, row.address)
         self.store = store
         self.clock = clock
         self.ids = ids
         self.worker = worker
+        self.threads = threads
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False
@@ -143,18 +158,23 @@ class Instance(Fold):
         """
         instance = cls(store, clock, ids, application, row, worker)
         await instance.load(store)
+        return instance if await instance.claim() else None
+
+    async def claim(self) -> bool:
+        """Own the instance whose log was folded; False when another worker claimed it first."""
+        epoch = self.epoch
         claimed: list[r.Record] = []
 
         def make(epoch: int) -> Batch:
-            claimed[:] = [r.InstanceClaimed(epoch=epoch, worker=worker, at=clock.wall())]
-            return instance._batch(claimed)
+            claimed[:] = [r.InstanceClaimed(epoch=epoch, worker=self.worker, at=self.clock.wall())]
+            return self._batch(claimed)
 
-        appended = await store.claim(row.n, worker, expected_epoch=row.epoch, make=make)
+        appended = await self.store.claim(self.n, self.worker, expected_epoch=epoch, make=make)
         if appended is None:
-            return None
-        instance.epoch = row.epoch + 1
-        await instance._advance(appended.prev, appended.ordinal, claimed)
-        return instance
+            return False
+        self.epoch = epoch + 1
+        await self._advance(appended.prev, appended.ordinal, claimed)
+        return True
 
     async def append(
         self,
@@ -166,43 +186,56 @@ class Instance(Fold):
     ) -> int:
         """The records are in the log (a fact: on the disk) and folded; returns their ordinal.
 
-        *Cancelled*: the batch may still be written; the fold then finds it by reading. *Raises* Fenced.
+        *Cancelled*: nothing is written, or the batch is written and folded. *Raises* Fenced; FiberFailed when the fiber
+        is settled already (S7).
         """
         async with self._turn:
             if self.fenced:
                 raise Fenced(self._fenced_text())
-            try:
-                appended = await self.store.append(
-                    Append(
-                        n=self.n,
-                        batch=self._batch(records),
-                        epoch=self.epoch,
-                        durability=durability,
-                        due=tuple(due),
-                        blobs=tuple(blobs),
-                    )
-                )
-            except Fenced:
-                self.fence()
-                raise
-            await self._advance(appended.prev, appended.ordinal, records)
+            for record in records:
+                if (refusal := self.runtime.refusal(record)) is not None:
+                    raise FiberFailed(refusal)  # S7
+            append = Append(self.n, self._batch(records), self.epoch, durability, tuple(due), blobs=tuple(blobs))
+            ordinal = await self._write(append, records)
         if self.wants_checkpoint():
             await self.save_checkpoint()
+        return ordinal
+
+    async def _write(self, append: Append, records: Sequence[r.Record]) -> int:
+        """Hand one batch to the store and fold it. A cancellation waits for the answer: a write that was handed over
+        happens, and a fold that did not know of it would decide the same thing twice."""
+        write = asyncio.ensure_future(self.store.append(append))
+        cancelled: asyncio.CancelledError | None = None
+        while not write.done():
+            try:
+                await asyncio.shield(write)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except BaseException:
+                break
+        try:
+            appended = write.result()
+        except Fenced:
+            self.fence()
+            raise
+        await self._advance(appended.prev, appended.ordinal, records)
+        if cancelled is not None:
+            raise cancelled
         return appended.ordinal
 
-    async def sync(self) -> None:
-        """Fold what others appended since."""
+    async def sync(self, to: int | None = None) -> None:
+        """Fold what others appended since; nothing when the fold is at ordinal `to` already."""
         async with self._turn:
             before = self.head
-            await self.catch_up(self.store)
+            if to is None or before < to:
+                await self.catch_up(self.store)
         if self.head != before:
             self.announce()
 
     async def watch(self) -> None:
         """Keep folding what others append, until cancelled; `changed` tells."""
         while not self.fenced:
-            await self.store.changed(self.n, self.head)
-            await self.sync()
+            await self.sync(await self.store.changed(self.n, self.head))
             if self.runtime.epoch > self.epoch:
                 self.fence()
 
@@ -223,20 +256,33 @@ class Instance(Fold):
         ordinal, data = self.head, self.checkpoint()
         await self.store.save_checkpoint(self.n, self.epoch, ordinal, data)
 
-    async def release(self, *, clean: bool = True) -> None:
-        """Hibernate: the instance is rows on disk again, free for anybody. What was running goes on at the next claim,
-        without an attempt being counted when this was a `clean` stop."""
-        if self.fenced:
-            return
-        if not clean:
-            await self.store.release(self.n, self.epoch, None)
+    async def release(self, wake: Callable[[], float | None]) -> bool:
+        """Hibernate: the instance is rows on disk again and free for anybody, from `wake()` (a wall time) on due to be
+        claimed. What was running goes on at the next claim, without an attempt being counted.
+
+        False when something was appended that changes what there is to do: it is folded now, decide again.
+        """
+        async with self._turn:
+            if self.fenced:
+                return True
+            await self.catch_up(self.store)
+            if self.rows_since_checkpoint > CHECKPOINT_ROWS_MIN // 4:
+                await self.save_checkpoint()
+            batch = self._batch([r.InstanceReleased(at=self.clock.wall())])
+            due = [Due(WAKE, wake())]
+            released = await self.store.release(self.n, self.epoch, batch, due, expected_head=self.head)
+        if released:
             self.fence()
-            return
-        if self.rows_since_checkpoint > CHECKPOINT_ROWS_MIN // 4:
-            await self.save_checkpoint()
-        batch = self._batch([r.InstanceReleased(at=self.clock.wall())])
-        await self.store.release(self.n, self.epoch, batch)
-        self.fence()
+        else:
+            await self.sync()
+        return released
+
+    async def drop(self) -> None:
+        """Let go without a word to the log: what was running has lost track of its effects, and the next claim counts an
+        attempt. The alarm stays as it is, in the past."""
+        if not self.fenced:
+            self.fence()
+            await self.store.release(self.n, self.epoch, None)
 
     def _batch(self, records: Sequence[r.Record]) -> Batch:
         return Batch(r.encode(records), self.application.project(records))

@@ -105,12 +105,16 @@ class StepCompleted(Record, frozen=True, tag="fiber.step.completed"):
 
 
 class FiberParked(Record, frozen=True, tag="fiber.parked"):
-    """The fiber waits for `until` (or for ever, None) and holds no task. `name` identifies what it waits for."""
+    """The fiber waits for `until` (or for ever, None) and holds no task. `name` identifies what it waits for.
+
+    With `error` it waits for code: this version has no method of that name, or one with another signature.
+    """
 
     fiber: str
     name: str
     at: float
     until: float | None = None
+    error: ErrorInfo | None = None
 
 
 class FiberSettled(Record, frozen=True, tag="fiber.settled"):

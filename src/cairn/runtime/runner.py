@@ -1,41 +1,50 @@
 """One activated instance at work: which of its fibers run now, until nothing is left to do.
 
-Laws. What can run is computed from the fold each time something changed; nothing is remembered but the tasks themselves.
-A task that ends while its fiber is neither settled nor parked has lost track of its effects: the instance is dropped, not
-continued, so that the next claim counts an attempt and recovery decides (S9).
+Laws. What can run is computed from the fold (`ready.py`) each time something changed; nothing is remembered but the tasks
+themselves. A task that ends while its fiber is neither settled nor parked has lost track of its effects: the instance is
+dropped, not continued, so that the next claim counts an attempt and recovery decides (S9). A store that fails is no
+fault of the fiber's: that also drops the instance, and does not settle anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine
+from enum import Enum, auto
 from typing import Any
 
-from cairn.errors import Fenced
-from cairn.runtime.fiber import Fiber, Interrupted, Parked, backoff_seconds, error_info
+from cairn.errors import Fenced, StoreError
+from cairn.runtime import records as r
+from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info
 from cairn.runtime.instance import Instance
+from cairn.runtime.ready import backoff_seconds, candidates, ready_at
+from cairn.runtime.settings import CANCEL_GRACE_SECONDS
 from cairn.runtime.state import FiberState, Phase
 
 logger = logging.getLogger("cairn.runtime")
 
 
-def ready_at(fiber: FiberState) -> float | None:
-    """When a fiber may run, in wall seconds: 0 is now, None is not before something else happens."""
-    if fiber.abort is not None or fiber.phase is Phase.ACCEPTED:
-        return 0.0
-    if fiber.phase is Phase.RUNNING:
-        return fiber.resumed_at + backoff_seconds(fiber.interrupted)
-    return fiber.parked_until
+class _End(Enum):
+    IDLE = auto()
+    STOPPED = auto()
+    FENCED = auto()
+    LOST = auto()
 
 
 class Runner:
-    """Runs one instance until it is idle for `idle_seconds`, is fenced, or is told to stop; then it hibernates."""
+    """Runs one instance until it is idle for `idle_seconds`, is fenced, or is told to stop; then it hibernates.
 
-    def __init__(self, instance: Instance, *, idle_seconds: float) -> None:
+    `on_quiet` is called whenever it finds nothing to do.
+    """
+
+    def __init__(self, instance: Instance, *, idle_seconds: float, on_quiet: Callable[[], None] = lambda: None) -> None:
         self.instance = instance
         self.idle_seconds = idle_seconds
+        self.is_quiet = False
+        self._on_quiet = on_quiet
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._retries: dict[tuple[str, int], float] = {}
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -43,45 +52,68 @@ class Runner:
         self._stop.set()
 
     async def run(self) -> None:
-        """Returns when the instance is released or fenced. *Cancelled*: tasks are cancelled, the instance is dropped."""
+        """Returns when the instance is released or fenced.
+
+        *Cancelled*: its fibers are cancelled and the instance is dropped in memory; the store still names its owner.
+        *Raises* what the log or the store raised; the instance has been dropped then.
+        """
         watcher = asyncio.create_task(self.instance.watch())
         try:
-            clean = await self._until_idle(watcher)
-        except BaseException:
+            while not await self._once(watcher):
+                pass
+        except Exception:
             await self._cancel_all()
+            await self.instance.drop()
             raise
-        else:
-            await self._cancel_all()
-            await self._release(clean)
+        except BaseException:
+            self.instance.fence()  # not one more append: others may own the instance before its tasks have ended
+            raise
         finally:
             watcher.cancel()
+            await self._cancel_all()
             await asyncio.gather(watcher, return_exceptions=True)
 
-    async def _until_idle(self, watcher: asyncio.Task[None]) -> bool:
-        """Start what can run until there is nothing, and say whether the end is a clean one."""
+    async def _once(self, watcher: asyncio.Task[None]) -> bool:
+        """Work until there is a reason to let go, and let go; False when something new came in between."""
+        end = await self._work(watcher)
+        if end is not _End.IDLE:
+            await self._cancel_all()
+        if end is _End.LOST:
+            await self.instance.drop()
+        elif end is not _End.FENCED:
+            return await self.instance.release(self._wake)
+        return True
+
+    async def _work(self, watcher: asyncio.Task[None]) -> _End:
+        """Start what can run until there is nothing."""
         clock = self.instance.clock
         idle_since = clock.monotonic()
-        while not (self.instance.fenced or self._stop.is_set()):
+        while not self.instance.fenced:
+            if self._stop.is_set():
+                return _End.STOPPED
             changed = self.instance.changed()
             try:
                 if not self._reap():
-                    return False
-                wake = self._start_ready()
+                    return _End.LOST
+                wait = self._start_ready()
                 if self._tasks:
                     idle_since = clock.monotonic()
-                now = clock.wall()
                 linger = self.idle_seconds - (clock.monotonic() - idle_since)
-                if not self._tasks and linger <= 0 and (wake is None or wake > now):
-                    return True
-                limits = [max(0.0, wake - now)] if wake is not None else []
                 if not self._tasks:
-                    limits.append(max(0.0, linger))
-                timeout = min(limits, default=None)
+                    if linger <= 0:
+                        return _End.IDLE
+                    wait = linger if wait is None else min(wait, linger)
+                    self._settle_down()
             except BaseException:
                 changed.close()
                 raise
-            await self._wait(changed, watcher, timeout)
-        return True
+            await self._wait(changed, watcher, wait)
+            self.is_quiet = False
+        return _End.FENCED
+
+    def _settle_down(self) -> None:
+        self.is_quiet = True
+        self._on_quiet()
 
     async def _wait(self, changed: Coroutine[Any, Any, Any], watcher: asyncio.Task[None], timeout: float | None) -> None:
         extra = [asyncio.ensure_future(changed), asyncio.ensure_future(self._stop.wait())]
@@ -93,33 +125,73 @@ class Runner:
         if watcher.done() and not self.instance.fenced:
             watcher.result()
 
-    def _candidates(self) -> Iterator[FiberState]:
-        fibers = self.instance.runtime.unsettled()
-        yield from fibers[:1] if self.instance.application.serial else fibers
+    def _candidates(self) -> list[FiberState]:
+        return list(candidates(self.instance.runtime, serial=self.instance.application.serial))
 
     def _start_ready(self) -> float | None:
-        """Start every fiber that may run now; return when the next one may."""
-        now, wake = self.instance.clock.wall(), None
+        """Start every fiber that may run now; return in how many seconds the next one may."""
+        next_in = None
         for fiber in self._candidates():
             if fiber.id in self._tasks:
                 continue
-            at = ready_at(fiber)
-            if at is not None and at <= now:
+            wait = self._ready_in(fiber)
+            if wait is None:
+                continue
+            if wait <= 0:
                 self._tasks[fiber.id] = asyncio.create_task(self._run(Fiber(self.instance, fiber.id)))
-            elif at is not None:
-                wake = at if wake is None else min(wake, at)
-        return wake
+            else:
+                next_in = wait if next_in is None else min(next_in, wait)
+        return next_in
+
+    def _ready_in(self, fiber: FiberState) -> float | None:
+        """Seconds until the fiber may run; None: not before something else happens.
+
+        A retry's wait is measured from here on without the wall clock, which may be set back while it lasts.
+        """
+        at = ready_at(fiber)
+        if at is None or (fiber.blocked is not None and fiber.abort is None and self._blocked(fiber) is not None):
+            return None
+        wait = at - self.instance.clock.wall()
+        if wait > 0 and fiber.phase is Phase.RUNNING:
+            now = self.instance.clock.monotonic()
+            limit = now + min(wait, backoff_seconds(fiber.interrupted))
+            wait = self._retries.setdefault((fiber.id, fiber.interrupted), limit) - now
+        return max(0.0, wait)
+
+    def _wake(self) -> float | None:
+        """When the hibernating instance has to be owned again, on the wall clock."""
+        waits = [self._ready_in(fiber) if fiber.blocked is None else 0.0 for fiber in self._candidates()]
+        soonest = min((wait for wait in waits if wait is not None), default=None)
+        return None if soonest is None else self.instance.clock.wall() + soonest
+
+    def _blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
+        return self.instance.application.blocked(fiber)
 
     async def _run(self, fiber: Fiber) -> None:
         try:
-            await self.instance.application.run(fiber)
+            if (reason := self._blocked(fiber.state)) is not None:
+                await self._park_blocked(fiber, reason)
+            else:
+                await self.instance.application.run(fiber)
         except (Parked, Interrupted, Fenced):
             return
         except Exception as error:
             if self.instance.fenced or fiber.state.is_settled:
                 return
+            if isinstance(error, StoreError):
+                raise
             logger.exception("fiber '%s' of %s failed", fiber.id, self.instance.address)
             await fiber.settle("failed", error=error_info(error))
+
+    async def _park_blocked(self, fiber: Fiber, reason: r.ErrorInfo) -> None:
+        """Keep a fiber this code cannot run for the code that can; only a person's abort ends it."""
+        state = fiber.state
+        if state.abort is not None:
+            await fiber.settle("aborted", error=r.ErrorInfo(kind="aborted", message=state.abort))
+            return
+        logger.warning("fiber '%s' of %s is parked: %s", fiber.id, self.instance.address, reason.message)
+        parked = r.FiberParked(fiber=fiber.id, name="code", at=self.instance.clock.wall(), error=reason)
+        await self.instance.append([parked])
 
     def _reap(self) -> bool:
         """Forget finished tasks; False when one of them left its fiber running."""
@@ -137,13 +209,9 @@ class Runner:
         return sound
 
     async def _cancel_all(self) -> None:
-        for task in self._tasks.values():
+        """Cancel what runs and give it a moment; what ignores that is left behind, and its appends are refused."""
+        tasks, self._tasks = list(self._tasks.values()), {}
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
-
-    async def _release(self, clean: bool) -> None:
-        try:
-            await self.instance.release(clean=clean)
-        except Fenced:
-            return
+        if tasks:
+            await asyncio.wait(tasks, timeout=2 * CANCEL_GRACE_SECONDS)

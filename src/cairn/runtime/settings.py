@@ -12,3 +12,35 @@ BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_MAX_SECONDS = 60.0
 #: Seconds a cancelled method is given to clean up before it is abandoned.
 CANCEL_GRACE_SECONDS = 5.0
+
+#: Seconds a worker owns its instances without a renewal: long enough for a stalled disk, short enough to wait for (L2).
+LEASE_SECONDS = 15.0
+#: Seconds before the end of its lease at which a worker stops: the next owner may begin at the end, and clocks drift.
+LEASE_MARGIN_SECONDS = 5.0
+#: Seconds without one turn of the event loop after which the lease is no longer renewed: the worker is stuck.
+LOOP_STALL_SECONDS = 60.0
+#: Seconds between two turns that the event loop is asked to show.
+LOOP_TICK_SECONDS = 1.0
+#: Seconds between two looks at who is alive: a killed worker's work is taken over within one (L2: 1 s).
+SWEEP_SECONDS = 0.5
+#: Seconds between two scans of what is due: every commit of a busy worker wakes it, and one scan serves them all.
+SCAN_GAP_SECONDS = 0.02
+#: Due instances looked at by one scan; the next scan starts with what this one left.
+SCAN_ROWS = 200
+#: Seconds between two scans when nothing says that something is due; bounds a wake-up that was lost (L1: 5 s).
+POLL_SECONDS = 5.0
+#: Instances active in one worker at a time (promises: 500 running within 1 GB).
+INSTANCES_MAX = 500
+#: Seconds an instance with nothing to do stays in memory: the next message of a conversation finds it there.
+IDLE_SECONDS = 10.0
+#: Seconds a stopping worker gives its work to end and be released (L6).
+DRAIN_SECONDS = 30.0
+#: Threads for functions that are not `async`: as many blocking calls as run at a time; the others queue.
+THREADS_MAX = 32
+#: The first and the longest wait, in seconds, before an instance that could not be activated is tried again (L7).
+POISON_BACKOFF_BASE_SECONDS = 1.0
+POISON_BACKOFF_MAX_SECONDS = 60.0
+#: Seconds before a fiber whose method is missing is looked at again by the same process; a new process looks at once.
+BLOCKED_RECHECK_SECONDS = 60.0
+#: Seconds after which the lease row of a worker that nobody can prove dead is removed: far beyond any pause we know.
+FORGET_WORKER_SECONDS = 3600.0

@@ -55,6 +55,8 @@ class FiberState(msgspec.Struct, omit_defaults=True):
     """How often it was started or taken up again after an interruption; 1 during the first try."""
     interrupted: int = 0
     """Attempts in a row that ended with their process and left no new durable fact: what the budget counts."""
+    interrupted_at: float = 0.0
+    """When the last of them was noticed: the wait before the next attempt begins here."""
     resumed_at: float = 0.0
     """When the present attempt began."""
     last_seen: float = 0.0
@@ -64,6 +66,8 @@ class FiberState(msgspec.Struct, omit_defaults=True):
     steps: dict[str, StepState] = {}
     parked_for: str | None = None
     parked_until: float | None = None
+    blocked: r.ErrorInfo | None = None
+    """Why it is parked for want of code; None when it is not."""
     waited: dict[str, float] = {}
     """Parks that are over, by name."""
     abort: str | None = None
@@ -115,6 +119,21 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
         if handler is not None:
             handler(self, record, ordinal)
 
+    def refusal(self, record: r.Record) -> str | None:
+        """Why an owner must not append this record now: the log would be one that no fold accepts (S7, S14)."""
+        fiber = getattr(record, "fiber", None)
+        if not isinstance(record, _OF_LIVE_FIBERS) or (fiber in self.fibers and not self._is_repeated(record)):
+            return None
+        known = self.settled.get(str(fiber))
+        what = "did that before" if fiber in self.fibers else f"is settled as {known.outcome}" if known else "is unknown"
+        return f"fiber '{fiber}' of {self.kind}/{self.id} {what}; a '{type(record).__struct_config__.tag}' cannot follow"
+
+    def _is_repeated(self, record: r.Record) -> bool:
+        if not isinstance(record, r.StepCompleted):
+            return False
+        step = self.fibers[record.fiber].steps.get(step_key(record.scope, record.name))
+        return step is not None and step.done
+
     def progressed(self, fiber: str, at: float | None = None) -> None:
         """A new durable fact exists for this fiber: its budget of attempts starts again."""
         state = self.fibers.get(fiber)
@@ -146,6 +165,7 @@ def _claimed(state: RuntimeState, record: r.InstanceClaimed, ordinal: int) -> No
         if not state.released:
             fiber.attempt += 1
             fiber.interrupted += 1
+            fiber.interrupted_at = record.at
             fiber.ran_seconds += max(0.0, fiber.last_seen - fiber.resumed_at)
         fiber.resumed_at = fiber.last_seen = record.at
     state.epoch, state.claimed_at, state.released = record.epoch, record.at, False
@@ -181,7 +201,7 @@ def _started(state: RuntimeState, record: r.FiberStarted, ordinal: int) -> None:
         fiber.waited[fiber.parked_for] = record.at
     if fiber.phase is Phase.ACCEPTED:
         fiber.attempt = 1
-    fiber.phase, fiber.parked_for, fiber.parked_until = Phase.RUNNING, None, None
+    fiber.phase, fiber.parked_for, fiber.parked_until, fiber.blocked = Phase.RUNNING, None, None, None
     fiber.resumed_at = fiber.last_seen = record.at
 
 
@@ -208,8 +228,11 @@ def _step_completed(state: RuntimeState, record: r.StepCompleted, ordinal: int) 
 def _parked(state: RuntimeState, record: r.FiberParked, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
     fiber.ran_seconds = fiber.ran(record.at)
-    fiber.phase, fiber.parked_for, fiber.parked_until = Phase.PARKED, record.name, record.until
     fiber.interrupted = 0
+    fiber.blocked = record.error
+    if record.error is not None and fiber.phase is Phase.PARKED:
+        return  # what it waited for is over or not as before: the method, once it is back, goes on behind that wait
+    fiber.phase, fiber.parked_for, fiber.parked_until = Phase.PARKED, record.name, record.until
 
 
 def _settled(state: RuntimeState, record: r.FiberSettled, ordinal: int) -> None:
@@ -247,6 +270,8 @@ def _cancel(state: RuntimeState, record: r.CancelRequested, ordinal: int) -> Non
 def _destroy(state: RuntimeState, record: r.DestroyRequested, ordinal: int) -> None:
     state.destroy = True
 
+
+_OF_LIVE_FIBERS = (r.FiberStarted, r.FiberStashed, r.StepStarted, r.StepCompleted, r.FiberParked, r.FiberSettled)
 
 _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.InstanceCreated: _created,

@@ -1,0 +1,466 @@
+"""The process that runs instances: claims what is due, runs it, and lets go of it.
+
+    async with Worker(store, [application], clock=clock, ids=ids) as worker:
+        await worker.idle()
+
+Laws. What there is to do is asked of the store, not remembered: a lost wake-up costs a poll, a crash nothing. A worker
+claims only the kinds it was given, and only what nobody alive owns; if that was an error, the epoch refuses the loser's
+appends (S4). One instance's trouble is its own: it is logged, backed off, and the others go on (L7). A store that fails
+for good ends the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from cairn.clock import Clock
+from cairn.errors import Fenced, StoreError, UsageError
+from cairn.ids import Ids
+from cairn.runtime import settings
+from cairn.runtime.application import Application
+from cairn.runtime.claims import Troubles, choose
+from cairn.runtime.heartbeat import Heartbeat
+from cairn.runtime.instance import Instance
+from cairn.runtime.lease import Standing, margin_of, standing
+from cairn.runtime.owners import LeaseOnly, Owners
+from cairn.runtime.ready import next_wake, waits_for_code
+from cairn.runtime.roster import Census, Roster
+from cairn.runtime.runner import Runner
+from cairn.runtime.storage.store import Address, DueRow, Store, WorkerRow
+from cairn.runtime.threads import Threads
+
+logger = logging.getLogger("cairn.runtime")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The numbers of one worker; the reasons are in `settings.py`."""
+
+    lease_seconds: float = settings.LEASE_SECONDS
+    idle_seconds: float = settings.IDLE_SECONDS
+    instances_max: int = settings.INSTANCES_MAX
+    sweep_seconds: float = settings.SWEEP_SECONDS
+    scan_gap_seconds: float = settings.SCAN_GAP_SECONDS
+    poll_seconds: float = settings.POLL_SECONDS
+    drain_seconds: float = settings.DRAIN_SECONDS
+    threads_max: int = settings.THREADS_MAX
+    stall_seconds: float = settings.LOOP_STALL_SECONDS
+
+
+class _Active:
+    """An instance this worker is activating or running."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.task: asyncio.Task[None] | None = None
+        self.runner: Runner | None = None
+        self.is_stopping = False
+
+
+class Worker:
+    """Serves the kinds of its applications until it is stopped.
+
+    `owners` proves who is alive: by default the kernel locks beside the store's file. One worker per store and process is
+    usual, several are sound.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        applications: Sequence[Application],
+        *,
+        clock: Clock,
+        ids: Ids,
+        owners: Owners | None = None,
+        threads: Threads | None = None,
+        settings: WorkerSettings = WorkerSettings(),
+        id: str | None = None,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.settings = settings
+        self.id = id if id is not None else ids.new("wrk")
+        self.applications = _by_kind(applications)
+        self.troubles = Troubles()
+        self._owners = owners if owners is not None else LeaseOnly()
+        self._threads = threads if threads is not None else Threads(settings.threads_max)
+        self._roster = Roster(store, self._owners, clock, self.id, settings.lease_seconds)
+        self._heart = Heartbeat(clock, stall_seconds=settings.stall_seconds)
+        self._census = Census()
+        self._active: dict[int, _Active] = {}
+        self._orphans: set[int] = set()
+        self._stop = asyncio.Event()
+        self._work = asyncio.Event()
+        self._news = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._swept = self._scanned = float("-inf")
+
+    # --- its life
+
+    async def start(self) -> None:
+        """The worker is registered and claims what is due. Raises StoreError."""
+        lock = self._owners.hold(self.id)
+        now = self.store.lease_now()
+        row = WorkerRow(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            kinds=tuple(self.applications),
+            started_at=self.clock.wall(),
+            lease_until=now + self.settings.lease_seconds,
+            lock=lock,
+        )
+        self._pulse = asyncio.create_task(self._heart.run(), name=f"heartbeat of {self.id}")
+        await self.store.register(row, self.settings.lease_seconds, self._heart.is_beating)
+        self._main = asyncio.create_task(self._run(), name=f"worker {self.id}")
+
+    def stop(self) -> None:
+        """Ask for a drain: nothing new is claimed, what runs is interrupted and released. Idempotent; any task may call."""
+        self._stop.set()
+        for active in self._active.values():
+            if active.runner is not None:
+                active.runner.stop()
+
+    async def join(self) -> None:
+        """Returns when the worker has drained and is unregistered. *Raises* what ended it, if it was not `stop`."""
+        assert self._main is not None, "join follows start"
+        try:
+            await asyncio.shield(self._main)
+        finally:
+            if self._main.done():
+                await self._leave()
+
+    async def serve(self) -> None:
+        """Start, work until SIGTERM or SIGINT, drain."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        for number in signals:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            async with self:
+                await self._until_ended()
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def __aenter__(self) -> Worker:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        await self.join()
+
+    async def idle(self) -> None:
+        """Returns when nothing is due, nothing runs, and nothing that was sent before the call is undone. What sleeps, backs
+        off, waits for code or is owned by another live worker does not count. *Raises* what ended the worker."""
+        while True:
+            news = self._news
+            if await self._is_quiet():
+                return
+            await self._wait(news.wait(), timeout=self.settings.poll_seconds)
+
+    @property
+    def running(self) -> list[Address]:
+        """The instances in memory."""
+        return [active.address for active in self._active.values() if active.runner is not None]
+
+    # --- the loop
+
+    async def _run(self) -> None:
+        scout = asyncio.create_task(self._scout(), name=f"scout of {self.id}")
+        try:
+            while not self._stop.is_set():
+                try:
+                    timeout = await self._round()
+                except StoreError as error:
+                    if not error.retryable:
+                        raise
+                    logger.warning("the store refuses for now; trying again: %s", error)
+                    timeout = self.settings.sweep_seconds
+                    await self._wait(self._stop.wait(), timeout=timeout)
+                    continue
+                await self._wait(self._work.wait(), self._stop.wait(), timeout=timeout)
+                await self._pause_between_scans()
+        finally:
+            scout.cancel()
+            await asyncio.gather(scout, return_exceptions=True)
+            await self._drain()
+            self._announce()
+
+    async def _scout(self) -> None:
+        """Listen for work without a pause: what stirs while the loop scans must lead to another scan."""
+        while True:
+            try:
+                await self.store.wait_for_work(self.settings.poll_seconds)
+            except StoreError:
+                await self.clock.sleep(self.settings.sweep_seconds)
+            self._work.set()
+            self._announce()
+
+    def _announce(self) -> None:
+        """Let `idle` look again."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def _round(self) -> float:
+        """Sweep if it is time, claim what there is; return how long nothing is known to happen."""
+        now = self.clock.monotonic()
+        if now >= self._swept + self.settings.sweep_seconds:
+            await self._sweep()
+        if self._may_claim():
+            await self._claim_due()
+        return await self._timeout()
+
+    async def _pause_between_scans(self) -> None:
+        """Every commit of a busy worker may wake it: one scan serves those that come close together."""
+        rest = self._scanned + self.settings.scan_gap_seconds - self.clock.monotonic()
+        if rest > 0:
+            await self._wait(self._stop.wait(), timeout=rest)
+
+    async def _wait(self, *what: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:
+        """Return when one of them ends, the worker ends, or at the timeout. The others are cancelled."""
+        tasks = {asyncio.ensure_future(one) for one in what}
+        ended = {self._main} if self._main is not None and self._main is not asyncio.current_task() else set()
+        try:
+            done, _ = await asyncio.wait({*tasks, *ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done & tasks:
+            if not task.cancelled():
+                task.result()
+
+    async def _until_ended(self) -> None:
+        await self._wait(self._stop.wait())
+
+    async def _timeout(self) -> float:
+        """Seconds until the next alarm, retry or sweep, whichever is first."""
+        waits = [self.settings.poll_seconds, self._swept + self.settings.sweep_seconds - self.clock.monotonic()]
+        wall = self.clock.wall()
+        alarm = await self.store.next_due(tuple(self.applications), after=wall)
+        if alarm is not None:
+            waits.append(alarm - wall)
+        retry = self.troubles.next_try(self.clock.monotonic())
+        if retry is not None:
+            waits.append(max(retry, self.settings.scan_gap_seconds))
+        return max(0.0, min(waits))
+
+    # --- who is alive
+
+    async def _sweep(self) -> None:
+        """Look at all workers, bury the dead, give back what this one owns without running it."""
+        self._census = await self._roster.census()
+        self._swept = self.clock.monotonic()
+        if self._standing() is Standing.LOST:
+            await self._lose_lease()
+        for n in sorted(self._orphans - self._active.keys()):
+            row = await self.store.instance(n)
+            if row is not None and row.owner == self.id and n not in self._active:
+                await self.store.release(n, row.epoch, None)
+            self._orphans.discard(n)
+
+    def _standing(self) -> Standing:
+        until = self._census.lease_until.get(self.id)
+        if until is None:
+            return Standing.LOST
+        margin = margin_of(self.settings.lease_seconds, margin_seconds=settings.LEASE_MARGIN_SECONDS)
+        return standing(until, self.store.lease_now(), margin_seconds=margin)
+
+    def _may_claim(self) -> bool:
+        return self._standing() is Standing.SOUND and not self._stop.is_set()
+
+    async def _lose_lease(self) -> None:
+        """Others may take over at any moment: stop what runs, without a word to the store, which did not take our renewal."""
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        if tasks:
+            logger.error(
+                "worker %s could not renew its lease in time; it drops its %d instances and goes on when it can",
+                self.id,
+                len(tasks),
+            )
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # --- claiming
+
+    async def _claim_due(self) -> None:
+        """Start an activation for everything due that is free, as far as there is room."""
+        rows = await self._due_rows()
+        free = self.settings.instances_max - len(self._active)
+        running = Counter(active.address.tenant for active in self._active.values())
+        chosen = choose(rows, running, free)
+        for row in chosen:
+            self._activate(row)
+        if len(rows) > len(chosen):
+            self._make_room(len(rows) - len(chosen))
+
+    async def _due_rows(self) -> list[DueRow]:
+        """What may be claimed now: due, not in trouble, and owned by nobody alive."""
+        self._work.clear()
+        self._scanned = now = self.clock.monotonic()
+        limit = settings.SCAN_ROWS + len(self.troubles) + len(self._active)
+        rows = await self._due(limit)
+        rows = [row for row in rows if row.n not in self._active and not self.troubles.is_waiting(row, now)]
+        if any(row.owner is not None and row.owner not in self._census.known for row in rows):
+            # Somebody registered after the last census, or was buried in between: ask who that owner is.
+            await self._sweep()
+            rows = [row for row in rows if row.owner not in self._census.live and row.n not in self._active]
+        return rows
+
+    async def _due(self, limit: int) -> list[DueRow]:
+        kinds, live = tuple(self.applications), sorted(self._census.live)
+        return await self.store.due(kinds, self.clock.wall(), limit, exclude_owners=live)
+
+    def _activate(self, row: DueRow) -> None:
+        active = self._active[row.n] = _Active(row.address)
+        active.task = asyncio.create_task(self._serve(row, active), name=f"{row.address}")
+        active.task.add_done_callback(lambda task: self._ended(row.n, task))
+
+    def _ended(self, n: int, task: asyncio.Task[None]) -> None:
+        self._active.pop(n, None)
+        # The next sweep asks whether this worker still owns the instance that it does not run any more.
+        self._orphans.add(n)
+        self._work.set()
+        self._announce()
+
+    def _make_room(self, wanted: int) -> None:
+        """Let idle instances hibernate when others wait for their place."""
+        for active in self._active.values():
+            if wanted <= 0:
+                return
+            if active.runner is not None and active.runner.is_quiet and not active.is_stopping:
+                active.is_stopping = True
+                active.runner.stop()
+                wanted -= 1
+
+    # --- one instance
+
+    async def _serve(self, due: DueRow, active: _Active) -> None:
+        """Activate the instance and run it until it hibernates, is taken over, or fails."""
+        try:
+            instance = await self._load(due)
+            if instance is None or not await self._claim(instance):
+                return
+            runner = Runner(instance, idle_seconds=self.settings.idle_seconds, on_quiet=self._announce)
+            active.runner = runner
+            if self._stop.is_set():
+                runner.stop()
+            await runner.run()
+            self.troubles.cured(due.n)
+        except Fenced:
+            return
+        except Exception as error:
+            self._failed(due, error)
+
+    async def _load(self, due: DueRow) -> Instance | None:
+        """The instance, folded, if it is still as the alarm found it and this code has something to do for it."""
+        row = await self.store.instance(due.n)
+        if row is None or (row.epoch, row.owner) != (due.epoch, due.owner):
+            return None
+        application = self.applications[due.address.kind]
+        instance = Instance(self.store, self.clock, self.ids, application, row, self.id, self._threads)
+        await instance.load(self.store)
+        if waits_for_code(instance.runtime, application):
+            wall = self.clock.wall()
+            later = next_wake(instance.runtime, serial=application.serial, after=wall)
+            wait = min(settings.BLOCKED_RECHECK_SECONDS, later - wall if later is not None else float("inf"))
+            what = "; ".join(fiber.blocked.message for fiber in instance.runtime.unsettled() if fiber.blocked is not None)
+            self.troubles.waits(due.n, what, self.clock.monotonic() + wait, due.due_at)
+            return None
+        return instance
+
+    async def _claim(self, instance: Instance) -> bool:
+        # Until the claim is answered it may have happened: if this task does not live to know, the sweep asks the store.
+        self._orphans.add(instance.n)
+        claimed = await instance.claim()
+        if not claimed:
+            self._orphans.discard(instance.n)
+        return claimed
+
+    def _failed(self, due: DueRow, error: Exception) -> None:
+        trouble = self.troubles.failed(due.n, f"{type(error).__name__}: {error}", self.clock.monotonic())
+        level = logging.WARNING if getattr(error, "retryable", False) else logging.ERROR
+        logger.log(
+            level,
+            "instance %s cannot go on (failure %d in a row); it is left alone until the next try, others go on: %s",
+            due.address,
+            trouble.failures,
+            trouble.what,
+            exc_info=error if trouble.failures == 1 else None,
+        )
+
+    # --- the end
+
+    async def _drain(self) -> None:
+        """Interrupt and release everything within the limit; what does not end by then is dropped."""
+        self.stop()
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self.settings.drain_seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            logger.error(
+                "%d instances did not stop within %g s; their work counts as interrupted",
+                len(late),
+                self.settings.drain_seconds,
+            )
+            await asyncio.wait(late, timeout=settings.CANCEL_GRACE_SECONDS)
+
+    async def _leave(self) -> None:
+        """Unregister: whatever is still in this worker's name is free at once."""
+        if self._pulse is not None:
+            self._pulse.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._pulse
+            self._pulse = None
+            self._threads.close()
+            with suppress(StoreError):
+                await self.store.unregister(self.id)
+                self._owners.drop(self.id)
+
+    async def _is_quiet(self) -> bool:
+        if self._main is not None and self._main.done():
+            self._main.result()
+            return True
+        if self._scanned == float("-inf"):
+            return False
+        now = self.clock.monotonic()
+        others = sorted(self._census.live - {self.id})
+        limit = settings.SCAN_ROWS + len(self.troubles) + len(self._active)
+        for due in await self.store.due(tuple(self.applications), self.clock.wall(), limit, exclude_owners=others):
+            if due.n not in self._active and not self.troubles.is_waiting(due, now):
+                return False
+        for n, active in list(self._active.items()):
+            row = await self.store.instance(n)
+            if row is None or active.runner is None or not active.runner.is_quiet or active.runner.instance.head != row.head:
+                return False
+        return True
+
+
+def _by_kind(applications: Sequence[Application]) -> dict[str, Application]:
+    kinds: dict[str, Application] = {}
+    for application in applications:
+        if kinds.setdefault(application.kind, application) is not application:
+            raise UsageError(f"two applications are called '{application.kind}'; a kind names one: rename one of them")
+    return kinds
