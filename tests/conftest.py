@@ -32,9 +32,7 @@ UNMARKED_SECONDS = 2.0
 IN_CI = os.environ.get("CI") == "true"
 
 # No deadline: a slow machine is not a defect. The failing example is printed as a line that repeats it.
-settings.register_profile(
-    "cairn", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+settings.register_profile("cairn", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow], database=None)
 settings.load_profile("cairn")
 
 
