@@ -1,0 +1,176 @@
+"""Agents, a store and a worker, assembled in one place you can read at a glance.
+
+async with App(agents=[triage]) as app:
+    conversation = app.conversation(triage, "issue-17307")
+    receipt = await conversation.send("Any update?", key="evt-1")
+    reply = await receipt.reply()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cairn.clock import Clock, SystemClock
+from cairn.errors import UsageError
+from cairn.framework.listeners import Listener, Listeners
+from cairn.harness.agent import Agent
+from cairn.harness.application import AgentApplication
+from cairn.harness.handle import ConversationHandle, check_id
+from cairn.harness.loop import Services
+from cairn.harness.models.protocol import Model
+from cairn.ids import Ids, SystemIds
+from cairn.runtime.owners import LeaseOnly, OwnerLocks, Owners
+from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage.store import Address, Store
+from cairn.runtime.worker import Worker, WorkerSettings
+
+#: Where the store is when nobody says otherwise, relative to the working directory.
+DEFAULT_STORE = ".cairn/cairn.db"
+#: The environment variable that says otherwise.
+STORE_VARIABLE = "CAIRN_STORE"
+
+
+class App:
+    """Agents that can be talked to while it is open.
+
+    `store` is a path (`:memory:` for tests), or a Store somebody else opened and will close; by default `CAIRN_STORE`, then
+    `.cairn/cairn.db`. `serve=False` only reads and sends: another process runs the agents. A listener is called with each
+    event after it is durable; whatever it does cannot change a run.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[Agent[Any]],
+        *,
+        store: str | os.PathLike[str] | Store | None = None,
+        serve: bool = True,
+        listeners: Sequence[Listener] = (),
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        settings: WorkerSettings | None = None,
+    ) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._ids: Ids = ids or SystemIds()
+        self._given = store
+        self._serve = serve
+        self._settings = settings or WorkerSettings()
+        self._listeners = Listeners(listeners)
+        self._models: dict[str, Model] = {}
+        self._agents = _by_name(agents)
+        self._applications: dict[str, AgentApplication] = {}
+        self._store: Store | None = None
+        self._worker: Worker | None = None
+
+    @property
+    def agents(self) -> tuple[Agent[Any], ...]:
+        return tuple(self._agents.values())
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises UsageError before `async with`."""
+        if self._store is None:
+            raise UsageError("this App is not open; use it as `async with App(…) as app:`")
+        return self._store
+
+    @property
+    def worker(self) -> Worker | None:
+        """What runs the agents here; None with `serve=False`."""
+        return self._worker
+
+    def conversation(self, agent: Agent[Any] | str, id: str, *, tenant: str = "default") -> ConversationHandle:
+        """A handle; the conversation itself begins with the first message. Raises UsageError for an unknown agent."""
+        name = agent if isinstance(agent, str) else agent.name
+        application = self._applications.get(name)
+        if application is None:
+            store_is_open = self._store is not None
+            known = ", ".join(self._agents) or "none"
+            raise UsageError(
+                f"no agent '{name}' in this App; it has: {known}"
+                if store_is_open
+                else "open the App first: `async with App(…)`"
+            )
+        return ConversationHandle(application, self.store, self._clock, self._ids, Address(name, check_id(id), tenant))
+
+    async def __aenter__(self) -> App:
+        self._store, directory, owners = self._open_store()
+        if not self._is_foreign:
+            await self._store.open()
+        services = Services(resolve=self._resolve, committed=self._listeners.committed)
+        for name, agent in self._agents.items():
+            self._applications[name] = AgentApplication(agent, services, directory)
+        self._listeners.start()
+        if self._serve:
+            worker = Worker(
+                self._store,
+                list(self._applications.values()),
+                clock=self._clock,
+                ids=self._ids,
+                owners=owners,
+                settings=self._settings,
+            )
+            await worker.start()
+            self._worker = worker
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._worker is not None:
+                self._worker.stop()
+                await asyncio.shield(self._worker.join())
+        finally:
+            await self._listeners.stop()
+            if not self._is_foreign:
+                await self.store.close()
+            self._store, self._worker = None, None
+
+    @property
+    def _is_foreign(self) -> bool:
+        return self._given is not None and not isinstance(self._given, str | os.PathLike)
+
+    def _open_store(self) -> tuple[Store, str, Owners]:
+        """The store, the directory for what sandboxes keep, and how its owners prove that they live."""
+        given = self._given if self._given is not None else os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+        if not isinstance(given, str | os.PathLike):
+            return given, ".cairn", LeaseOnly()
+        path = os.fspath(given)
+        if path == ":memory:":
+            return SqliteStore(path, clock=self._clock, ids=self._ids, inline=True), ".cairn", LeaseOnly()
+        if "://" in path:
+            raise UsageError(f"store '{path.split('://')[0]}://…' is not supported by this version; give a path to a file")
+        directory = Path(path).resolve().parent
+        return SqliteStore(path, clock=self._clock, ids=self._ids), str(directory), OwnerLocks(directory)
+
+    def _resolve(self, model: str | Model) -> Model:
+        if not isinstance(model, str):
+            return model
+        known = self._models.get(model)
+        if known is None:
+            from cairn.harness.models.resolve import resolve
+
+            known = self._models[model] = resolve(model, clock=self._clock)
+        return known
+
+    async def warm(self) -> None:
+        """Import and build what the agents' models need, so that the first request does not wait for it. Raises UsageError
+        for a missing key or an unknown model, MissingExtra."""
+        for agent in self.agents:
+            if agent.model is not None:
+                await self._resolve(agent.model).warm()
+
+
+def _by_name(agents: Sequence[Agent[Any]]) -> dict[str, Agent[Any]]:
+    found: dict[str, Agent[Any]] = {}
+    for agent in agents:
+        if not agent.name:
+            raise UsageError(f"{agent!r} has no name; give it one: Agent('support', …)")
+        if agent.name in found and found[agent.name] is not agent:
+            raise UsageError(f"two agents are named '{agent.name}': {found[agent.name]!r} and {agent!r}")
+        found[agent.name] = agent
+    return found

@@ -1,0 +1,220 @@
+"""A conversation from outside: send, follow, history, reply, abort — from any process that can open the store.
+
+Laws. Nothing here owns an instance: it appends requests and reads the log. What it returns is durable. A receipt is a few
+words of text; whoever holds them, in any process, can ask for the reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from cairn.clock import Clock
+from cairn.errors import FiberFailed, NotFound, UsageError
+from cairn.harness import records as h
+from cairn.harness.application import AgentApplication
+from cairn.harness.conversation import Entry
+from cairn.harness.events import Event, EventStream, SubmissionSettled
+from cairn.harness.images import Images
+from cairn.harness.messages import Image
+from cairn.harness.settling import Reply
+from cairn.ids import Ids
+from cairn.runtime import log
+from cairn.runtime import records as r
+from cairn.runtime.instance import WAKE, Fold
+from cairn.runtime.state import FiberState
+from cairn.runtime.storage.store import (
+    Address,
+    Admission,
+    Append,
+    Batch,
+    Creation,
+    Due,
+    InstanceRow,
+    Store,
+)
+
+#: Characters of an idempotency key (Flue: 256).
+KEY_CHARACTERS_MAX = 256
+#: Characters of an instance's id: it is a path segment and a durable key.
+ID_CHARACTERS_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a message is durable (S1)."""
+
+    conversation: ConversationHandle
+    submission: str
+    offset: int
+    """The head before it was admitted: following from here shows it and everything after."""
+    deduplicated: bool = False
+    """Its key was known: nothing was admitted, this is the first one's receipt."""
+
+    async def reply(self) -> Reply:
+        """What the agent answered, once the submission has settled; in any process, at any time.
+
+        *Raises* FiberFailed when it failed or was aborted; its message says why.
+        """
+        return await self.conversation.reply(self.submission)
+
+    async def follow(self) -> AsyncGenerator[Event, None]:
+        """Every event from this message on, until it has settled."""
+        async for event in self.conversation.follow(self.offset):
+            yield event
+            if isinstance(event, SubmissionSettled) and event.submission == self.submission:
+                return
+
+
+class ConversationHandle:
+    """One conversation of one agent."""
+
+    def __init__(self, application: AgentApplication, store: Store, clock: Clock, ids: Ids, address: Address) -> None:
+        self._application = application
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self.address = address
+        self._decoder = r.decoder(application.records)
+
+    @property
+    def id(self) -> str:
+        return self.address.id
+
+    async def send(
+        self,
+        message: str | h.Delivery,
+        *,
+        key: str | None = None,
+        attachments: Sequence[Image] = (),
+    ) -> Receipt:
+        """The message is admitted: it will be answered, whatever crashes (S1).
+
+        *Durable* when it returns. *Idempotent* by `key`: the same key with the same message is the first receipt again, with
+        another message it raises Conflict (S6). *Raises* UsageError, StoreError.
+        """
+        delivery = message if isinstance(message, h.Delivery) else h.Delivery(body=message)
+        if attachments:
+            delivery = msgspec.structs.replace(delivery, attachments=(*delivery.attachments, *attachments))
+        _check_key(key)
+        images = Images(self._store, self.address.tenant)
+        stored = await images.store(delivery.attachments)
+        delivery = msgspec.structs.replace(delivery, attachments=stored)
+        return await self._admit(delivery, key)
+
+    async def _admit(self, delivery: h.Delivery, key: str | None) -> Receipt:
+        body = msgspec.json.encode(delivery)
+        submission = self._ids.new("sub") if key is None else _keyed_id(self.address, key)
+        now = self._clock.wall()
+        accepted = r.FiberAccepted(fiber=submission, method=h.SUBMISSION, at=now, arguments=msgspec.Raw(body), key=key)
+        admission = Admission(key, submission, hashlib.sha256(body).digest()) if key is not None else None
+        request = Append(
+            n=0,
+            batch=self._batch(accepted),
+            due=(Due(WAKE, now),),
+            admission=admission,
+            blobs=tuple(image.blob for image in delivery.attachments if image.blob is not None),
+        )
+        admitted = await self._store.admit(self.address, self._creation(now), request)
+        offset = log.BEGINNING if admitted.duplicate else admitted.offset
+        return Receipt(self, admitted.fiber or submission, offset, admitted.duplicate)
+
+    def _batch(self, *records: r.Record) -> Batch:
+        return Batch(r.encode(records), self._application.project(records))
+
+    def _creation(self, now: float) -> Creation:
+        uid = self._ids.new("inst")
+        created = r.InstanceCreated(kind=self.address.kind, id=self.address.id, uid=uid, at=now)
+        return Creation(uid=uid, incarnation=self._ids.new("inc"), batch=self._batch(created), at=now)
+
+    async def exists(self) -> bool:
+        return await self._store.find(self.address) is not None
+
+    async def follow(self, after: int = log.BEGINNING) -> AsyncGenerator[Event, None]:
+        """Every event after the offset, for ever: past ones at once, new ones as they become durable, whoever runs the agent.
+
+        *Raises* NotFound when nothing was ever sent to this conversation.
+        """
+        row = await log.locate(self._store, self.address)
+        stream = EventStream()
+        async for entry in log.tail(self._store, row.n, after):
+            for event in stream.feed(log.decode(self._decoder, entry, str(self.address)), entry.ordinal):
+                yield event
+
+    async def history(self) -> list[Entry]:
+        """The conversation as people see it, at the head. Empty when nothing was ever sent to it."""
+        row = await self._store.find(self.address)
+        if row is None:
+            return []
+        fold = await self._fold(row)
+        history: list[Entry] = fold.state.history()
+        return history
+
+    async def unsettled(self) -> list[FiberState]:
+        """Submissions without an outcome, in admission order."""
+        row = await self._store.find(self.address)
+        if row is None:
+            return []
+        fold = await self._fold(row)
+        return [fiber for fiber in fold.runtime.unsettled() if fiber.method == h.SUBMISSION]
+
+    async def reply(self, submission: str) -> Reply:
+        """What a submission was answered, once it has settled. *Raises* FiberFailed, NotFound."""
+        row = await log.locate(self._store, self.address)
+        fold = await self._fold(row)
+        while True:
+            fiber = fold.runtime.fiber(submission)
+            if fiber is None:
+                raise NotFound(f"conversation {self.address} has no submission '{submission}'")
+            if fiber.outcome is not None:
+                return _reply(fiber)
+            await self._store.changed(row.n, fold.head)
+            await fold.catch_up(self._store)
+
+    async def abort(self, submission: str | None = None, *, reason: str = "") -> bool:
+        """Everything unsettled (or one submission) is asked to stop; True when there was anything.
+
+        *Durable* when it returns; the settlement follows on the log, within `limits.abort_seconds` when a worker runs it. A
+        message that was not answered yet settles as aborted by itself: it is never consumed unseen.
+        """
+        pending = await self.unsettled()
+        if not any(submission in (None, fiber.id) for fiber in pending):
+            return False
+        row = await log.locate(self._store, self.address)
+        now = self._clock.wall()
+        asked = r.AbortRequested(at=now, fiber=submission, reason=reason)
+        await self._store.append(Append(n=row.n, batch=self._batch(asked), due=(Due(WAKE, now),)))
+        return True
+
+    async def _fold(self, row: InstanceRow) -> Fold:
+        fold = Fold(self._application, row.n, self.address)
+        await fold.load(self._store)
+        return fold
+
+
+def _reply(fiber: FiberState) -> Reply:
+    if fiber.outcome == "completed":
+        return msgspec.json.decode(fiber.result, type=Reply)
+    why = fiber.error.message if fiber.error is not None else "no reason was recorded"
+    raise FiberFailed(f"submission '{fiber.id}' {fiber.outcome}: {why}", outcome=fiber.outcome or "failed")
+
+
+def _keyed_id(address: Address, key: str) -> str:
+    """The same for the same key, so that a client which lost the answer can compute the id it would have got."""
+    text = "\n".join(("cairn-submission", address.tenant, address.kind, address.id, key))
+    return f"sub_ik_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not 0 < len(key) <= KEY_CHARACTERS_MAX:
+        raise UsageError(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}")
+
+
+def check_id(id: str) -> str:
+    """The id, if it can be one. Raises UsageError."""
+    if not id.strip() or len(id) > ID_CHARACTERS_MAX or "\x00" in id:
+        raise UsageError(f"'{id[:40]}' cannot be an instance's id: it needs 1 to {ID_CHARACTERS_MAX} characters, not all blank")
+    return id
