@@ -276,7 +276,9 @@ async def scenario(simulation: Simulation) -> Outcome:
         process.clock.jump(simulation.clock.wall() - process.clock.wall())
     for process in clients:
         await process.wait()
-    await asyncio.sleep(RECOVERY_SECONDS)
+    deadline = simulation.now() + RECOVERY_SECONDS
+    while simulation.now() < deadline and await store.next_due(["toy"]) is not None:
+        await asyncio.sleep(1)
 
     logs = await logs_of(store)
     outcome = Outcome(check(world.history, logs), fenced(world.history), len(world.accepted), *progress(logs))
