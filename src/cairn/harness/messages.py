@@ -19,6 +19,8 @@ class Block(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_de
 
 
 class Text(Block, frozen=True, tag="text"):
+    """Words."""
+
     text: str
     signature: str | None = None
 
