@@ -51,16 +51,22 @@ DRAIN_SECONDS = 5.0
 COMMAND_BYTES_MAX = 128 * 1024 - 1
 
 
-def local(cwd: str | os.PathLike[str] = ".", env: Collection[str] | Mapping[str, str] = ()) -> LocalFactory:
+def local(
+    cwd: str | os.PathLike[str] = ".",
+    env: Collection[str] | Mapping[str, str] = (),
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+) -> LocalFactory:
     """A sandbox that is not one: the agent works on this machine's files, in `cwd`, with this machine's shell.
 
     There is no isolation: see the head of this module. `env` adds to the few variables that commands see: a collection of
-    names passes those on from the worker, a mapping sets them. Both are read when the sandbox is opened.
+    names passes those on from the worker, a mapping sets them. Both are read when the sandbox is opened. `grace_seconds` lie
+    between asking a command to end (SIGTERM), on timeout and cancellation, and killing it.
     *Raises* UsageError when opened, if `cwd` is not a directory.
     """
     if isinstance(env, str):
         raise UsageError(f"local(env={env!r}) is one string; give a collection of names, ({env!r},), or a mapping")
-    return LocalFactory(os.fspath(cwd), dict(env) if isinstance(env, Mapping) else tuple(env))
+    return LocalFactory(os.fspath(cwd), dict(env) if isinstance(env, Mapping) else tuple(env), grace_seconds)
 
 
 class LocalFactory:
@@ -68,9 +74,10 @@ class LocalFactory:
 
     name = "local"
 
-    def __init__(self, cwd: str, env: tuple[str, ...] | dict[str, str]) -> None:
+    def __init__(self, cwd: str, env: tuple[str, ...] | dict[str, str], grace_seconds: float) -> None:
         self._cwd = cwd
         self._env = env
+        self._grace_seconds = grace_seconds
 
     async def open(self, instance: str, directory: str) -> LocalSandbox:
         """The working directory and the environment are taken as they are now. *Raises* UsageError: no such directory."""
@@ -79,7 +86,7 @@ class LocalFactory:
         env = {name: os.environ[name] for name in (*PASSED_VARIABLES, *named) if name in os.environ}
         if isinstance(self._env, dict):
             env |= self._env
-        return LocalSandbox(cwd, env, directory)
+        return LocalSandbox(cwd, env, directory, self._grace_seconds)
 
 
 def _directory(given: str) -> str:
@@ -97,7 +104,7 @@ class LocalSandbox:
     #: An interpreter that commands can run: the worker's own is on this host, `python3` need not be.
     python = sys.executable
 
-    def __init__(self, cwd: str, env: dict[str, str], directory: str, *, grace_seconds: float = GRACE_SECONDS) -> None:
+    def __init__(self, cwd: str, env: dict[str, str], directory: str, grace_seconds: float = GRACE_SECONDS) -> None:
         self._cwd = cwd
         self._env = env
         self._outputs = os.path.join(directory, "output")

@@ -206,11 +206,16 @@ class Supervisor:
     def _obey(self, orders: bytes) -> None:
         if not orders:
             self._leave()
-        if b"g" in orders:
+        if b"g" in orders and self._go >= 0:
             os.write(self._go, b"g")
-            os.close(self._go)
+            self._withhold()
         if b"e" in orders:
             self._end()
+
+    def _withhold(self) -> None:
+        if self._go >= 0:
+            os.close(self._go)
+            self._go = -1
 
     def _collect(self) -> None:
         """Reap every child that has ended, adopted ones too."""
@@ -240,6 +245,7 @@ class Supervisor:
 
     def _end_tree(self, poller: select.poll, grace_seconds: float) -> int:
         """TERM, a grace, KILL; returns how many could not be killed. The worker's death meanwhile shortens the grace."""
+        self._withhold()  # what has not begun will not
         for process in self._living():
             processes.signal_process(process, signal.SIGTERM)
             processes.signal_process(process, signal.SIGCONT)  # a stopped process would not see the TERM
