@@ -34,11 +34,11 @@ setup: .venv/installed
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv \
 	  || { rm -rf .venv; echo "could not make .venv; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@cp requirements-dev.lock $@
 
 .venv/installed: .venv/lock pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: .venv/installed
@@ -66,7 +66,7 @@ UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 lock: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@$(UV_COMPILE) --extra all -o requirements.lock
 	@$(UV_COMPILE) --extra all --group dev -o requirements-dev.lock
 

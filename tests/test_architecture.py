@@ -455,7 +455,12 @@ def tracked() -> list[Path]:
         check=False,
     )
     if listed.returncode != 0:  # an unpacked source archive
-        return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
+        hidden = re.compile(r"^\.(?!ci$)|^__pycache__$")
+        return [
+            path
+            for path in ROOT.rglob("*")
+            if path.is_file() and not any(hidden.match(part) for part in path.relative_to(ROOT).parts[:-1])
+        ]
     return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
 
 
@@ -511,8 +516,8 @@ def citations() -> dict[str, dict[str, set[str]]]:
     """Promise → kind of test → the files that cite it."""
     found: dict[str, dict[str, set[str]]] = {}
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        if path.name in {"test_architecture.py", "conftest.py"}:
-            continue
+        if path.name in {"test_architecture.py", "conftest.py"} or kind_of(path) == "mutations":
+            continue  # a mutation shows that a proof can fail; it is not one itself
         for promise in cited(path.read_text()):
             name = path.relative_to(ROOT / "tests").as_posix()
             found.setdefault(promise, {}).setdefault(kind_of(path), set()).add(name)

@@ -41,7 +41,7 @@ def test_asking_for_help_loads_the_parser_only(arguments: list[str]) -> None:
 
 
 def test_writing_an_agent_loads_no_provider() -> None:
-    """A provider's client is imported when the first request is made, or while the store opens (L1, L2)."""
+    """A provider's client is imported when the first request is made, or while the store opens."""
     found = loaded("from cairn import Agent, tool\nAgent('a', model='anthropic:x')")
 
     assert not found & HEAVY

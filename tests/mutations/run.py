@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "tests", "pyproject.toml")
 
 #: Seconds for the tests of one mutation. A mutated program may hang, which is a failure of the mutant, not ours.
-SECONDS_MAX = 120
+SECONDS_MAX = 60
 
 #: pytest's exit status when tests ran and some failed. Any other means that they did not run.
 TESTS_FAILED = 1

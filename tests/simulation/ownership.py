@@ -80,12 +80,13 @@ class World:
     store: SqliteStore
     history: History
     workers: list[Process] = field(default_factory=list)
+    faces: dict[Process, FaultyStore] = field(default_factory=dict)
     accepted: set[str] = field(default_factory=set)
-    is_over: bool = False
 
     def face(self, process: Process) -> Store:
         """The store as a process sees it: with its faults, and recorded."""
         faulty = FaultyStore.of(process, self.store, faults=LOCAL | {UNKNOWN})
+        self.faces[process] = faulty
         return RecordingStore(faulty, self.history, process.name)
 
     def start_worker(self, name: str) -> Process:
@@ -242,13 +243,13 @@ async def reader(world: World, process: Process) -> None:
 
 
 async def weather(world: World) -> None:
-    """Kills, freezes longer than a lease, and sets clocks, until the storm is over."""
+    """Kills, freezes longer than a lease, cuts from the store, and sets clocks, until the storm is over."""
     simulation, dice = world.simulation, world.simulation.random
     while simulation.now() < STORM_SECONDS:
         await asyncio.sleep(dice.expovariate(1 / 10))
         index = dice.randrange(len(world.workers))
         worker = world.workers[index]
-        match dice.choice(("kill", "pause", "pause", "jump")):
+        match dice.choice(("kill", "pause", "pause", "cut", "jump")):
             case "kill":
                 worker.kill()
                 world.workers.pop(index)
@@ -256,6 +257,9 @@ async def weather(world: World) -> None:
                 await asyncio.sleep(5)
             case "pause":
                 worker.pause(dice.uniform(1, 3 * LEASE_SECONDS))
+            case "cut":
+                world.faces[worker].stop()
+                simulation.loop.call_later(dice.uniform(1, 2 * LEASE_SECONDS), world.faces[worker].start)
             case _:
                 worker.clock.jump(dice.choice((-3600, -5, 5, 3600)))
 
@@ -272,6 +276,8 @@ async def scenario(simulation: Simulation) -> Outcome:
 
     await weather(world)
     simulation.heal()
+    for face in world.faces.values():
+        face.start()
     for process in world.workers:
         process.clock.jump(simulation.clock.wall() - process.clock.wall())
     for process in clients:
