@@ -7,8 +7,9 @@ parts (the import, the library's profile of the model) are shared by the process
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,20 @@ READ_SECONDS = 600.0
 CACHE_KEY_CHARS_MAX = 64
 
 
+#: The HTTP responses of the request that is being opened in this task.
+_responses: ContextVar[list[httpx2.Response] | None] = ContextVar("cairn_responses", default=None)
+
+
+async def _note(response: httpx2.Response) -> None:
+    if (responses := _responses.get()) is not None:
+        responses.append(response)
+
+
+async def _close(responses: list[httpx2.Response]) -> None:
+    for response in responses:
+        await response.aclose()
+
+
 @dataclass(slots=True)
 class Engine:
     """What one adapter needs on one event loop."""
@@ -44,8 +59,23 @@ class Engine:
     converter: Converter
     context_window: int | None = field(default=None)
 
-    def open(self, request: ModelRequest, key: str) -> AbstractAsyncContextManager[StreamedResponse]:
-        """A context that sends the request when entered, and drops its connection when left."""
+    @asynccontextmanager
+    async def open(self, request: ModelRequest, key: str) -> AsyncIterator[StreamedResponse]:
+        """A context that sends the request when entered, and drops its connection when left early."""
+        responses: list[httpx2.Response] = []
+        async with AsyncExitStack() as leaving:
+            # Not every vendor's SDK closes the response its generator reads from (google-genai leaves it to the garbage
+            # collector), so it is closed here. Of a response read to its end nothing is left to close.
+            leaving.push_async_callback(_close, responses)
+            # The request is sent while entering, in this task, so the variable need not outlive the entering.
+            token = _responses.set(responses)
+            try:
+                stream = await leaving.enter_async_context(self._request(request, key))
+            finally:
+                _responses.reset(token)
+            yield stream
+
+    def _request(self, request: ModelRequest, key: str) -> AbstractAsyncContextManager[StreamedResponse]:
         settings = self._settings(request)
         if self.provider.protocol == "google":
             settings.setdefault("extra_headers", {})["x-goog-api-key"] = key
@@ -102,6 +132,7 @@ def build(spec: str, provider: Provider, name: str, base_url: str | None, key: s
     http = httpx2.AsyncClient(
         timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=100),
+        event_hooks={"response": [_note]},
     )
     model, client = _BUILDERS[provider.protocol](name, base_url, key, http)
     converter = Converter(spec, model.system, keeps_unsigned_thinking=provider.protocol == "openai-chat")

@@ -51,6 +51,8 @@ class ProviderServer:
         self.dropped = 0
         """How many streams the client left before their end."""
         self.open_streams = 0
+        self.broken = 0
+        """How many streams have come to the point where their reply breaks."""
         self.port = 0
         self._script = script
         self._server: asyncio.Server | None = None
@@ -179,6 +181,8 @@ class ProviderServer:
     async def _send(self, request: ProviderRequest, reply: Reply, number: int, writer: asyncio.StreamWriter) -> bool:
         """The reply is written, with its fault. False when the connection ended as part of it."""
         if isinstance(reply.fault, Hang):
+            self.broken += 1
+            await self._notify()
             await asyncio.Event().wait()
         wire = _WIRES[request.wire]
         events: list[bytes] = wire.stream(reply, request, number)
@@ -203,11 +207,11 @@ class ProviderServer:
 
     async def _break(self, fault: Break, wire: ModuleType, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
+        self.broken += 1
+        await self._notify()
         if fault.how == "stall":
             await asyncio.Event().wait()
         elif fault.how == "reset":
-            # What was written must arrive before the reset takes the connection away.
-            await asyncio.sleep(0.02)
             reset(writer)
         elif fault.how == "garbage":
             writer.write(chunk(b'event: content_block_delta\ndata: {"type": <html>502 Bad Gateway</html>\n\n') + chunk(b""))
@@ -232,7 +236,7 @@ class WatchedReader(asyncio.StreamReader):
         super().feed_eof()
         self.gone.set()
 
-    def set_exception(self, exc: BaseException) -> None:  # type: ignore[override]
+    def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
         self.gone.set()
 
