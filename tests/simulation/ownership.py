@@ -283,7 +283,7 @@ async def scenario(simulation: Simulation) -> Outcome:
     for process in clients:
         await process.wait()
     deadline = simulation.now() + RECOVERY_SECONDS
-    while simulation.now() < deadline and await store.next_due(["toy"]) is not None:
+    while simulation.now() < deadline and await store.next_due(["toy"]) is not None:  # noqa: ASYNC110
         await asyncio.sleep(1)
 
     logs = await logs_of(store)
