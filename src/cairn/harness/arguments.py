@@ -158,7 +158,7 @@ class _Checker:
     def _object(self, value: dict[Any, Any], schema: dict[str, Any], path: str, problems: list[str], depth: int) -> Any:
         properties = schema.get("properties")
         properties = properties if isinstance(properties, dict) else {}
-        required = schema.get("required") or ()
+        required = [name for name in _schemas(schema.get("required")) if isinstance(name, str)]
         extra = schema.get("additionalProperties", True)
         fitted: dict[str, Any] = {}
         for name, item in value.items():
@@ -287,9 +287,12 @@ def _read_number(text: str, kind: str) -> Any:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
+        parsed = json.loads(text)
+        # An escaped half of a surrogate pair parses, but could never be recorded: it is not taken for JSON.
+        json.dumps(parsed, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
+    return parsed
 
 
 # --- rules on values -----------------------------------------------------------------------------------------------

@@ -1,48 +1,58 @@
-"""The cut: one future that every wait of a submission races, done once the submission must stop now."""
+"""The cut: one future that every wait of a submission races, done once the submission must stop now.
+
+No task watches for it: it is looked for at each fold, which is when an abort or a fence becomes known, and by one timer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from typing import Literal
 
-from cairn.harness.turn import CutReason
 from cairn.runtime.instance import Instance
 
+CutReason = Literal["abort", "timeout"]
 
-@asynccontextmanager
-async def cutting(instance: Instance, fiber: str, running_seconds: float) -> AsyncGenerator[asyncio.Future[CutReason], None]:
-    """A future that resolves to `abort` or `timeout` when the fiber is asked to stop or its running time is over."""
-    cut: asyncio.Future[CutReason] = asyncio.get_running_loop().create_future()
-    watch = asyncio.ensure_future(_watch(instance, fiber, running_seconds, cut))
-    try:
-        yield cut
-    finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
-        cut.cancel()
+#: Seconds past the deadline at which it is looked for, so that the comparison cannot come out equal for ever.
+LATE_SECONDS = 0.0005
 
 
-async def _watch(instance: Instance, fiber: str, running_seconds: float, cut: asyncio.Future[CutReason]) -> None:
-    clock = instance.clock
-    while not cut.done():
-        state = instance.runtime.fibers.get(fiber)
-        changed = instance.changed()
-        left = running_seconds - state.ran(clock.wall()) if state is not None else 0.0
-        if state is None or state.abort is not None or instance.fenced:
-            changed.close()
-            cut.set_result("abort")
-        elif left < 0:
-            changed.close()
-            cut.set_result("timeout")
-        else:
-            # Half a millisecond past the deadline, so that the comparison above cannot come out equal for ever.
-            await _either(changed, left + 0.0005)
+class Cut:
+    """Resolves `future` to `abort` or `timeout` when the fiber is asked to stop or its running time is over.
 
+    A context manager; outside it, nothing is watched.
+    """
 
-async def _either(changed: object, seconds: float) -> None:
-    waiter = asyncio.ensure_future(changed)  # type: ignore[call-overload]
-    try:
-        await asyncio.wait({waiter}, timeout=seconds)
-    finally:
-        waiter.cancel()
+    def __init__(self, instance: Instance, fiber: str, running_seconds: float) -> None:
+        self.future: asyncio.Future[CutReason] = asyncio.get_running_loop().create_future()
+        self._instance = instance
+        self._fiber = fiber
+        self._running_seconds = running_seconds
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> asyncio.Future[CutReason]:
+        self._stop = self._instance.observe(self._look)
+        self._look()
+        return self.future
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.future.cancel()
+
+    def _look(self) -> None:
+        if self.future.done():
+            return
+        state = self._instance.runtime.fibers.get(self._fiber)
+        if state is None or state.abort is not None or self._instance.fenced:
+            self.future.set_result("abort")
+            return
+        left = self._running_seconds - state.ran(self._instance.clock.wall())
+        if left < 0:
+            self.future.set_result("timeout")
+        elif self._timer is None or self._timer.cancelled():
+            self._timer = asyncio.get_running_loop().call_later(left + LATE_SECONDS, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._look()

@@ -27,7 +27,7 @@ from cairn.harness.batch import startable
 from cairn.harness.calls import LiveCall, bounded, bounded_content, details_of, outcome_of, state_change
 from cairn.harness.context import declare, request, turn_notes
 from cairn.harness.conversation import Conversation
-from cairn.harness.cut import cutting
+from cairn.harness.cut import Cut, CutReason
 from cairn.harness.hooks import Hook, Received, Stopping
 from cairn.harness.images import Images, blobs_of
 from cairn.harness.messages import Content, ResultContent, Text, ToolCall
@@ -37,7 +37,7 @@ from cairn.harness.sandbox.protocol import Sandbox
 from cairn.harness.settling import close_calls, outcome, refuse_cut, settle
 from cairn.harness.submission import CallState, CallStatus, Control
 from cairn.harness.tools import Tool
-from cairn.harness.turn import CutReason, Response, TurnStream
+from cairn.harness.turn import Response, TurnStream
 from cairn.harness.turn_view import Rendered
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber, error_info
@@ -261,7 +261,7 @@ class Loop:
     # --- actions that reach outside
 
     async def _carry_out(self, action: Action) -> list[r.Record]:
-        async with cutting(self.instance, self.fiber.id, self.agent.limits.running_seconds) as cut:
+        with Cut(self.instance, self.fiber.id, self.agent.limits.running_seconds) as cut:
             return await self._effects[action](cut)
 
     async def _request(self, cut: asyncio.Future[CutReason]) -> list[r.Record]:

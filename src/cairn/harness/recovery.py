@@ -171,9 +171,12 @@ TABLE: tuple[Row, ...] = (
 )
 
 
+_BY_STAGE = {stage: tuple(row for row in TABLE if row.stage is stage) for stage in Stage}
+
+
 def decide(situation: Situation) -> Action:
     """The one row that fits."""
-    for row in TABLE:
+    for row in _BY_STAGE[situation.stage]:
         if row.matches(situation):
             return row.action
     raise AssertionError(f"no row for {situation}")

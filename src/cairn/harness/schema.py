@@ -160,25 +160,80 @@ def _schema(
     documented: Mapping[str, str],
 ) -> dict[str, Any]:
     try:
-        (_,), definitions = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+        (_,), definitions = msgspec.json.schema_components([struct], ref_template=_DEFS + "{name}")
     except TypeError:
         # The whole failed; ask one by one, so that the message names the parameter.
         for name in asked:
             _json_type(label, name, hints.get(name, Any))
         raise
-    schema = definitions.pop("Arguments")
-    schema.pop("title", None)
-    properties = schema["properties"]
+    plain = _plain(definitions["Arguments"], definitions)
+    properties = plain["properties"]
     for name, parameter in asked.items():
         if documented.get(name):
-            properties[name] = {**properties[name], "description": documented[name]}
+            properties[name]["description"] = documented[name]
         default = _default(parameter)
         if default is not msgspec.UNSET:
-            properties[name] = {**properties[name], "default": default}
-    schema["additionalProperties"] = False
-    if definitions:
-        schema["$defs"] = definitions
-    return typing.cast("dict[str, Any]", schema)
+            properties[name]["default"] = default
+    schema = {"type": "object", "properties": properties, "required": plain["required"], "additionalProperties": False}
+    recursive = {name: _plain(definitions[name], definitions) for name in _referenced(plain, definitions)}
+    return {**schema, "$defs": recursive} if recursive else schema
+
+
+def _plain(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """A copy with every definition written out where it is used, because not every provider follows `$ref`; only a type
+    that contains itself stays one. Titles go (they repeat the name), and enums say their type."""
+    if isinstance(node, list):
+        return [_plain(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    name = str(node.get("$ref", "")).removeprefix(_DEFS)
+    if name in definitions and not _contains_itself(name, definitions):
+        written = _plain(definitions[name], definitions)
+        return {**written, **{key: value for key, value in node.items() if key != "$ref"}}
+    plain = {
+        key: value if key in ("default", "const", "enum") else _plain(value, definitions)
+        for key, value in node.items()
+        if key not in ("title", "properties")
+    }
+    if isinstance(node.get("properties"), dict):
+        # Not through `_plain` as a whole: a property may well be called title.
+        plain["properties"] = {key: _plain(value, definitions) for key, value in node["properties"].items()}
+    if "enum" in plain and "type" not in plain:
+        kinds = {type(value) for value in plain["enum"]}
+        if kinds in ({str}, {int}):
+            plain = {"type": "string" if kinds == {str} else "integer", **plain}
+    return plain
+
+
+_DEFS = "#/$defs/"
+
+
+def _referenced(node: Any, definitions: Mapping[str, Any]) -> list[str]:
+    """The definitions `node` reaches that contain themselves, in order of name."""
+    reached: set[str] = set()
+    waiting = [node]
+    while waiting:
+        for name in _names_in(waiting.pop()) - reached:
+            reached.add(name)
+            waiting.append(definitions[name])
+    return sorted(name for name in reached if _contains_itself(name, definitions))
+
+
+def _contains_itself(name: str, definitions: Mapping[str, Any]) -> bool:
+    reached: set[str] = set()
+    waiting = [definitions[name]]
+    while waiting:
+        for found in _names_in(waiting.pop()) - reached:
+            reached.add(found)
+            waiting.append(definitions[found])
+    return name in reached
+
+
+def _names_in(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"].removeprefix(_DEFS)} if isinstance(node.get("$ref"), str) else set()
+        return own.union(*map(_names_in, node.values()))
+    return set().union(*map(_names_in, node)) if isinstance(node, list) else set()
 
 
 def _json_type(label: str, name: str, hint: Any) -> None:

@@ -7,7 +7,7 @@ Arguments are JSON until the moment of the call: what is recorded, compared and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -104,21 +104,43 @@ def result_of(tool: str, value: Any) -> ToolResult:
     """What a tool returned as what the model reads: a text as it is, blocks as they are, None as a fixed phrase, anything
     else as JSON. Total: a value that is no JSON becomes an error result that says the call itself was made."""
     if isinstance(value, ToolResult):
-        content = value.content if isinstance(value.content, tuple) else (Text(text=value.content),)
-        return ToolResult(content or (Text(text=NO_OUTPUT),), value.is_error, value.terminate, value.details)
-    if isinstance(value, (Text, Image)):
-        return ToolResult((value,))
+        content = (value.content,) if isinstance(value.content, str) else value.content
+        return ToolResult(_blocks(content), value.is_error, value.terminate, value.details)
+    if isinstance(value, (str, Text, Image)):
+        return ToolResult(_blocks((value,)))
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (Text, Image)) for item in value):
-        return ToolResult(tuple(value))
-    if value is None or value == "":
-        return ToolResult((Text(text=NO_OUTPUT),))
-    if isinstance(value, str):
-        return ToolResult((Text(text=str(value)),))
+        return ToolResult(_blocks(value))
+    if value is None:
+        return ToolResult(_blocks(()))
     try:
         return ToolResult((Text(text=msgspec.json.encode(value).decode()),))
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         text = (
-            f"The tool ran to its end, but what it returned ({type(value).__name__}) cannot be shown: {error}. Do not assume "
+            f"{tool} ran to its end, but what it returned ({type(value).__name__}) cannot be shown: {error}. Do not assume "
             f"that it failed to do its work."
         )
         return ToolResult((Text(text=text),), is_error=True)
+
+
+def _blocks(content: Iterable[str | ResultContent]) -> tuple[ResultContent, ...]:
+    """Content that can be recorded and that every provider takes: never empty, and always encodable."""
+    blocks: list[ResultContent] = []
+    for block in content:
+        if isinstance(block, Image):
+            blocks.append(block)
+            continue
+        text = encodable(block if isinstance(block, str) else block.text)
+        if text:
+            blocks.append(Text(text=text, signature=None if isinstance(block, str) else block.signature))
+    return tuple(blocks) or (Text(text=NO_OUTPUT),)
+
+
+def encodable(text: str) -> str:
+    """The text with half surrogate pairs (bytes of a file name that are no UTF-8, as Python hands them out) escaped: a
+    record is UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    # A str subclass would be encoded by its own rules.
+    return str(text)

@@ -11,11 +11,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from cairn.clock import Clock
 from cairn.errors import ModelError
 from cairn.harness import records as h
+from cairn.harness.bell import Bell
+from cairn.harness.cut import CutReason
 from cairn.harness.limits import Limits
 from cairn.harness.models.protocol import Completed, Model, ModelEvent, ModelRequest, TextDelta, ThinkingDelta
 from cairn.runtime.records import Record
@@ -34,8 +36,6 @@ MESSAGE_CHARACTERS = 700_000
 EVENTS_PER_YIELD = 128
 #: Seconds a closed stream may take to let go before it is abandoned and reported.
 CLOSE_SECONDS = 2.0
-
-CutReason = Literal["abort", "timeout"]
 
 
 @dataclass(slots=True)
@@ -63,8 +63,8 @@ class _Buffer:
     done: bool = False
     completed: Completed | None = None
     error: ModelError | None = None
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    flushed: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: Bell = field(default_factory=Bell)
+    flushed: Bell = field(default_factory=Bell)
 
 
 class TurnStream:
@@ -83,12 +83,14 @@ class TurnStream:
         buffer = _Buffer(last_event=self._clock.monotonic())
         pump = asyncio.ensure_future(self._pump(model, request, buffer))
         response = Response()
+        cut.add_done_callback(buffer.arrived.hear)
         try:
             await self._follow(buffer, message, cut, response)
         except asyncio.CancelledError:
             await asyncio.shield(self._flush(buffer, message, response))
             raise
         finally:
+            cut.remove_done_callback(buffer.arrived.hear)
             await self._close(pump)
         if response.cut is None and response.error is None:
             response.completed, response.error = buffer.completed, buffer.error
@@ -119,7 +121,7 @@ class TurnStream:
             buffer.error = ModelError(f"{type(error).__name__}: {error}", kind="unknown")
         finally:
             buffer.done = True
-            buffer.arrived.set()
+            buffer.arrived.ring()
             await stream.aclose()
 
     def _take(self, event: ModelEvent, buffer: _Buffer) -> None:
@@ -129,7 +131,7 @@ class TurnStream:
             buffer.events.append(event)
             buffer.characters += len(event.text)
             buffer.total += len(event.text)
-            buffer.arrived.set()
+            buffer.arrived.ring()
         elif isinstance(event, Completed):
             buffer.completed = event
 
@@ -137,8 +139,7 @@ class TurnStream:
         if buffer.characters < FLUSH_CHARACTERS:
             await asyncio.sleep(0)
             return
-        buffer.flushed.clear()
-        buffer.arrived.set()
+        buffer.arrived.ring()
         await buffer.flushed.wait()
 
     async def _follow(self, buffer: _Buffer, message: str, cut: asyncio.Future[CutReason], response: Response) -> None:
@@ -168,8 +169,7 @@ class TurnStream:
                 what = "sent nothing" if buffer.any_event else "did not begin to answer"
                 response.error = ModelError(f"the provider {what} for {allowed:g} s", kind="timeout")
                 return
-            buffer.arrived.clear()
-            await _wait_either(buffer.arrived, cut, left)
+            await buffer.arrived.wait(left)
         if cut.done():
             response.cut = cut.result()
 
@@ -180,11 +180,11 @@ class TurnStream:
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return
-            await self._clock.sleep(left)
+            await buffer.arrived.wait(left)
 
     async def _flush(self, buffer: _Buffer, message: str, response: Response) -> None:
         events, buffer.events, buffer.characters = buffer.events, [], 0
-        buffer.flushed.set()
+        buffer.flushed.ring()
         records = delta_records(message, events)
         if not records:
             return
@@ -193,6 +193,8 @@ class TurnStream:
         response.text = response.text or any(record.kind == "text" and record.text.strip() for record in records)
 
     async def _close(self, pump: asyncio.Future[None]) -> None:
+        if pump.done() and not pump.cancelled() and pump.exception() is None:
+            return
         pump.cancel()
         _, pending = await asyncio.wait({pump}, timeout=CLOSE_SECONDS)
         if pending:
@@ -223,12 +225,3 @@ def delta_records(message: str, events: Sequence[TextDelta | ThinkingDelta]) -> 
     if current is not None:
         close(current[0], "text" if current[1] is TextDelta else "thinking")
     return records
-
-
-async def _wait_either(event: asyncio.Event, cut: asyncio.Future[CutReason], seconds: float) -> None:
-    waiter = asyncio.ensure_future(event.wait())
-    try:
-        both: set[asyncio.Future[Any]] = {waiter, cut}
-        await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiter.cancel()

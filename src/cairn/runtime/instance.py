@@ -27,10 +27,24 @@ from cairn.runtime.threads import INLINE, Threads
 #: is owned, so that the work of a dead owner is found at once; hibernating sets it to when the next fiber may run.
 WAKE = "wake"
 
+#: What an alarm for *now* is divided by: a time long past, in the order of the requests. A wall clock that is set back after a
+#: request was taken must not put it off (L1).
+AT_ONCE_SCALE = 1e9
+
 #: A checkpoint is due when this many rows were folded since the last one …
 CHECKPOINT_ROWS_MIN = 256
 #: … and they weigh more than this share of it: keeps the sum of all checkpoints linear in the log.
 CHECKPOINT_GROWTH = 0.25
+
+
+def wake_at(at: float) -> Due:
+    """The instance is to be owned from that wall time on."""
+    return Due(WAKE, at)
+
+
+def wake_now(wall: float) -> Due:
+    """The instance is to be owned at once, whatever becomes of the wall clock."""
+    return Due(WAKE, wall / AT_ONCE_SCALE)
 
 
 class _Checkpoint(msgspec.Struct):
@@ -147,6 +161,7 @@ class Instance(Fold):
         self.fenced = False
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._observers: list[Callable[[], None]] = []
 
     @classmethod
     async def activate(
@@ -243,9 +258,16 @@ class Instance(Fold):
         """An awaitable that ends at the next fold or fence *after this call* (not after its first await)."""
         return self._changed.wait()
 
+    def observe(self, observer: Callable[[], None]) -> Callable[[], None]:
+        """Call `observer` at every fold and fence from now on, until the function returned here is called."""
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
+
     def announce(self) -> None:
         event, self._changed = self._changed, asyncio.Event()
         event.set()
+        for observer in tuple(self._observers):
+            observer()
 
     def fence(self) -> None:
         """A newer epoch owns the instance: nothing more is appended from here."""
@@ -256,21 +278,24 @@ class Instance(Fold):
         ordinal, data = self.head, self.checkpoint()
         await self.store.save_checkpoint(self.n, self.epoch, ordinal, data)
 
-    async def release(self, wake: Callable[[], float | None]) -> bool:
-        """Hibernate: the instance is rows on disk again and free for anybody, from `wake()` (a wall time) on due to be
-        claimed. What was running goes on at the next claim, without an attempt being counted.
+    async def release(self, wake: Callable[[], Due]) -> bool:
+        """Hibernate: the instance is rows on disk again and free for anybody, with the alarm `wake()`. What was running goes on
+        at the next claim, without an attempt being counted.
 
         False when something was appended that changes what there is to do: it is folded now, decide again.
         """
         async with self._turn:
             if self.fenced:
                 return True
+            before = self.head
             await self.catch_up(self.store)
+            if self.head != before:
+                self.announce()
+                return False
             if self.rows_since_checkpoint > CHECKPOINT_ROWS_MIN // 4:
                 await self.save_checkpoint()
             batch = self._batch([r.InstanceReleased(at=self.clock.wall())])
-            due = [Due(WAKE, wake())]
-            released = await self.store.release(self.n, self.epoch, batch, due, expected_head=self.head)
+            released = await self.store.release(self.n, self.epoch, batch, [wake()], expected_head=self.head)
         if released:
             self.fence()
         else:

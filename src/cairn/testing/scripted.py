@@ -84,6 +84,9 @@ class ScriptedModel:
         self._usage = usage
         self._pause = pause
         self.requests: list[ModelRequest] = []
+        self.keep_requests = True
+        """False: only count them, for long runs."""
+        self.asked = 0
         self.closed = 0
         """Streams that ended before they were complete."""
 
@@ -99,8 +102,10 @@ class ScriptedModel:
         return None
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        self.requests.append(_frozen(request))
-        number = len(self.requests)
+        if self.keep_requests:
+            self.requests.append(_frozen(request))
+        self.asked += 1
+        number = self.asked
         reply = self._next(request)
         parts = [reply] if isinstance(reply, Part) else list(reply)
         content: list[Content] = []

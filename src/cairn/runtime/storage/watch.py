@@ -15,6 +15,8 @@ from cairn.errors import StoreError
 
 #: How often other processes' commits are looked for: below what a reader notices (L5), at 5 us a look 0.03 % of a core.
 POLL_SECONDS = 0.02
+#: Instances whose head is remembered between two waits; an owner that waits again after each commit then asks no database.
+KNOWN_MAX = 10_000
 
 
 class Watch:
@@ -28,6 +30,7 @@ class Watch:
         self._version = version
         self._heads = heads
         self._waiting: dict[int, dict[asyncio.Future[int], int]] = {}
+        self._known: dict[int, int] = {}
         self._idle: set[asyncio.Future[None]] = set()
         self._stirred = 1
         self._looked: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
@@ -46,19 +49,33 @@ class Watch:
         self._waiting.setdefault(n, {})[waiter] = after
         try:
             self._poll_soon()
-            head = await look()
+            head = self._known[n] if n in self._known else await self._learn(n, look)
             if head > after or (timeout is not None and timeout <= 0):
                 return head
             try:
                 async with asyncio.timeout(timeout):
                     return await waiter
             except TimeoutError:
-                return await look()
+                return await self._learn(n, look)
         finally:
             waiters = self._waiting.get(n, {})
             waiters.pop(waiter, None)
             if not waiters:
                 self._waiting.pop(n, None)
+
+    async def _learn(self, n: int, look: Callable[[], Awaitable[int]]) -> int:
+        """Ask the store once, and be told from then on: commits here by `committed`, those of others by the poll, which sees
+        on its first look whatever was committed while it rested."""
+        if len(self._known) >= KNOWN_MAX:
+            self._known.pop(next(iter(self._known)))
+        self._known.setdefault(n, -1)
+        try:
+            head = await look()
+        except BaseException:
+            self._known.pop(n, None)
+            raise
+        self._known[n] = max(head, self._known.get(n, -1))
+        return self._known[n]
 
     def looked(self) -> None:
         """The running task is about to look for work: what stirs from now on wakes it."""
@@ -113,6 +130,8 @@ class Watch:
 
     def _tell(self, heads: Mapping[int, int]) -> None:
         for n, head in heads.items():
+            if n in self._known:
+                self._known[n] = max(head, self._known[n])
             for waiter, after in self._waiting.get(n, {}).items():
                 if head > after and not waiter.done():
                     waiter.set_result(head)
@@ -142,6 +161,7 @@ class Watch:
             self._stir()
         if self._stale and self._waiting and (self._asking is None or self._asking.done()):
             self._stale = False
+            self._known = {n: self._known[n] for n in self._waiting if n in self._known}
             self._asking = asyncio.get_running_loop().create_task(self._ask())
 
     async def _ask(self) -> None:
