@@ -19,8 +19,8 @@ from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
-from cairn.runtime.instance import WAKE
-from cairn.runtime.storage.store import Address, Admission, Append, Batch, Creation, Due, Store, UidCondition
+from cairn.runtime.instance import wake_now
+from cairn.runtime.storage.store import Address, Admission, Append, Batch, Creation, Store, UidCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Client:
         raw = msgspec.Raw(msgspec.json.encode(arguments))
         accepted = r.FiberAccepted(fiber=name, method=method, at=now, arguments=raw, key=key, timeout_seconds=timeout_seconds)
         admission = Admission(key, name, digest(method, arguments)) if key is not None else None
-        request = Append(0, self._batch(accepted, *also), due=(Due(WAKE, now),), admission=admission)
+        request = Append(0, self._batch(accepted, *also), due=(wake_now(now),), admission=admission)
         address = self.address(id)
         done = await self.store.admit(address, self._creation(address, now), request, uid)
         fiber = done.fiber or name
@@ -125,7 +125,7 @@ class Client:
         """The records, all of the closed list of requests, are in the log of an existing instance, which wakes."""
         assert all(isinstance(record, r.REQUESTS) for record in records), "only requests need no epoch"
         row = await log.locate(self.store, self.address(id))
-        append = Append(row.n, self._batch(*records), due=(Due(WAKE, self.clock.wall()),))
+        append = Append(row.n, self._batch(*records), due=(wake_now(self.clock.wall()),))
         return (await self.store.append(append)).ordinal
 
     async def settled(self, id: str, fiber: str, *, after: int = log.BEGINNING) -> Settlement:

@@ -7,7 +7,6 @@ runs out, so that others can take its work.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
@@ -35,7 +34,7 @@ class Heartbeat:
         while True:
             self._last = self._clock.monotonic()
             self._reported = False
-            await asyncio.sleep(LOOP_TICK_SECONDS)
+            await self._clock.sleep(LOOP_TICK_SECONDS)
 
     def is_beating(self) -> bool:
         """Whether the loop turned within the limit. The first time that it did not, its stack is logged."""

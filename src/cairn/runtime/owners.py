@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cairn.errors import StoreUnsupported
-from cairn.runtime.storage.store import WorkerRow
+from cairn.runtime.storage.store import Store, WorkerRow
 
 #: Descriptors of the locks this process holds, by (device, inode), and the process they belong to.
 _held: dict[tuple[int, int], int] = {}
@@ -75,6 +75,12 @@ class LeaseOnly:
         return False
 
     def forget(self, row: WorkerRow) -> None: ...
+
+
+def beside(store: Store) -> Owners:
+    """The lock files of a store that is a file, in the directory of that file; else nothing can be proved."""
+    path = getattr(store, "path", ":memory:")
+    return LeaseOnly() if path == ":memory:" else OwnerLocks(Path(path).absolute().parent / "owners")
 
 
 class OwnerLocks:

@@ -17,10 +17,11 @@ from typing import Any
 from cairn.errors import Fenced, StoreError
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info
-from cairn.runtime.instance import Instance
+from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
 from cairn.runtime.ready import backoff_seconds, candidates, ready_at
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
 from cairn.runtime.state import FiberState, Phase
+from cairn.runtime.storage.store import Due
 
 logger = logging.getLogger("cairn.runtime")
 
@@ -158,11 +159,14 @@ class Runner:
             wait = self._retries.setdefault((fiber.id, fiber.interrupted), limit) - now
         return max(0.0, wait)
 
-    def _wake(self) -> float | None:
-        """When the hibernating instance has to be owned again, on the wall clock."""
+    def _wake(self) -> Due:
+        """When the hibernating instance has to be owned again."""
         waits = [self._ready_in(fiber) if fiber.blocked is None else 0.0 for fiber in self._candidates()]
         soonest = min((wait for wait in waits if wait is not None), default=None)
-        return None if soonest is None else self.instance.clock.wall() + soonest
+        if soonest is None:
+            return Due(WAKE, None)
+        now = self.instance.clock.wall()
+        return wake_at(now + soonest) if soonest > 0 else wake_now(now)
 
     def _blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         return self.instance.application.blocked(fiber)

@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import threading
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,18 +24,16 @@ from types import TracebackType
 from typing import Any
 
 from cairn.clock import Clock
-from cairn.errors import Fenced, StoreError, UsageError
+from cairn.errors import StoreError, UsageError
 from cairn.ids import Ids
 from cairn.runtime import settings
 from cairn.runtime.application import Application
 from cairn.runtime.claims import Troubles, choose
 from cairn.runtime.heartbeat import Heartbeat
-from cairn.runtime.instance import Instance
 from cairn.runtime.lease import Standing, margin_of, standing
-from cairn.runtime.owners import LeaseOnly, Owners
-from cairn.runtime.ready import next_wake, waits_for_code
+from cairn.runtime.owners import Owners, beside
+from cairn.runtime.residents import Residents
 from cairn.runtime.roster import Census, Roster
-from cairn.runtime.runner import Runner
 from cairn.runtime.storage.store import Address, DueRow, Store, WorkerRow
 from cairn.runtime.threads import Threads
 
@@ -56,16 +53,6 @@ class WorkerSettings:
     drain_seconds: float = settings.DRAIN_SECONDS
     threads_max: int = settings.THREADS_MAX
     stall_seconds: float = settings.LOOP_STALL_SECONDS
-
-
-class _Active:
-    """An instance this worker is activating or running."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.task: asyncio.Task[None] | None = None
-        self.runner: Runner | None = None
-        self.is_stopping = False
 
 
 class Worker:
@@ -93,14 +80,21 @@ class Worker:
         self.settings = settings
         self.id = id if id is not None else ids.new("wrk")
         self.applications = _by_kind(applications)
-        self.troubles = Troubles()
-        self._owners = owners if owners is not None else LeaseOnly()
+        self._owners = owners if owners is not None else beside(store)
         self._threads = threads if threads is not None else Threads(settings.threads_max)
         self._roster = Roster(store, self._owners, clock, self.id, settings.lease_seconds)
         self._heart = Heartbeat(clock, stall_seconds=settings.stall_seconds)
         self._census = Census()
-        self._active: dict[int, _Active] = {}
-        self._orphans: set[int] = set()
+        self._residents = Residents(
+            store,
+            self.applications,
+            clock=clock,
+            ids=ids,
+            worker=self.id,
+            threads=self._threads,
+            idle_seconds=settings.idle_seconds,
+            on_change=self._stir,
+        )
         self._stop = asyncio.Event()
         self._work = asyncio.Event()
         self._news = asyncio.Event()
@@ -124,24 +118,28 @@ class Worker:
             lock=lock,
         )
         self._pulse = asyncio.create_task(self._heart.run(), name=f"heartbeat of {self.id}")
-        await self.store.register(row, self.settings.lease_seconds, self._heart.is_beating)
+        try:
+            await self.store.register(row, self.settings.lease_seconds, self._heart.is_beating)
+        except BaseException:
+            await self._leave()
+            raise
         self._main = asyncio.create_task(self._run(), name=f"worker {self.id}")
 
     def stop(self) -> None:
         """Ask for a drain: nothing new is claimed, what runs is interrupted and released. Idempotent; any task may call."""
         self._stop.set()
-        for active in self._active.values():
-            if active.runner is not None:
-                active.runner.stop()
+        self._residents.stop()
 
     async def join(self) -> None:
-        """Returns when the worker has drained and is unregistered. *Raises* what ended it, if it was not `stop`."""
+        """Returns when the worker has drained and is unregistered. *Raises* what ended it, if it was not `stop`.
+
+        *Cancelled*: it stops at once, without a drain; what ran counts as interrupted.
+        """
         assert self._main is not None, "join follows start"
         try:
-            await asyncio.shield(self._main)
+            await self._main
         finally:
-            if self._main.done():
-                await self._leave()
+            await self._leave()
 
     async def serve(self) -> None:
         """Start, work until SIGTERM or SIGINT, drain."""
@@ -178,7 +176,12 @@ class Worker:
     @property
     def running(self) -> list[Address]:
         """The instances in memory."""
-        return [active.address for active in self._active.values() if active.runner is not None]
+        return self._residents.running
+
+    @property
+    def troubles(self) -> Troubles:
+        """The instances this worker could not carry on, and why."""
+        return self._residents.troubles
 
     # --- the loop
 
@@ -197,10 +200,11 @@ class Worker:
                     continue
                 await self._wait(self._work.wait(), self._stop.wait(), timeout=timeout)
                 await self._pause_between_scans()
+            await self._residents.drain(self.settings.drain_seconds)
         finally:
+            await self._residents.drop()
             scout.cancel()
             await asyncio.gather(scout, return_exceptions=True)
-            await self._drain()
             self._announce()
 
     async def _scout(self) -> None:
@@ -210,11 +214,14 @@ class Worker:
                 await self.store.wait_for_work(self.settings.poll_seconds)
             except StoreError:
                 await self.clock.sleep(self.settings.sweep_seconds)
-            self._work.set()
-            self._announce()
+            self._stir()
+
+    def _stir(self) -> None:
+        """Something may have changed: the loop scans, and `idle` looks again."""
+        self._work.set()
+        self._announce()
 
     def _announce(self) -> None:
-        """Let `idle` look again."""
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -270,11 +277,7 @@ class Worker:
         self._swept = self.clock.monotonic()
         if self._standing() is Standing.LOST:
             await self._lose_lease()
-        for n in sorted(self._orphans - self._active.keys()):
-            row = await self.store.instance(n)
-            if row is not None and row.owner == self.id and n not in self._active:
-                await self.store.release(n, row.epoch, None)
-            self._orphans.discard(n)
+        await self._residents.return_orphans()
 
     def _standing(self) -> Standing:
         until = self._census.lease_until.get(self.id)
@@ -288,144 +291,40 @@ class Worker:
 
     async def _lose_lease(self) -> None:
         """Others may take over at any moment: stop what runs, without a word to the store, which did not take our renewal."""
-        tasks = [active.task for active in self._active.values() if active.task is not None]
-        if tasks:
-            logger.error(
-                "worker %s could not renew its lease in time; it drops its %d instances and goes on when it can",
-                self.id,
-                len(tasks),
-            )
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._residents:
+            text = "worker %s could not renew its lease in time; it drops its %d instances and goes on when it can"
+            logger.error(text, self.id, len(self._residents))
+        await self._residents.drop()
 
     # --- claiming
 
     async def _claim_due(self) -> None:
         """Start an activation for everything due that is free, as far as there is room."""
         rows = await self._due_rows()
-        free = self.settings.instances_max - len(self._active)
-        running = Counter(active.address.tenant for active in self._active.values())
-        chosen = choose(rows, running, free)
+        chosen = choose(rows, self._residents.per_tenant(), self.settings.instances_max - len(self._residents))
         for row in chosen:
-            self._activate(row)
+            self._residents.start(row)
         if len(rows) > len(chosen):
-            self._make_room(len(rows) - len(chosen))
+            self._residents.make_room(len(rows) - len(chosen))
 
     async def _due_rows(self) -> list[DueRow]:
         """What may be claimed now: due, not in trouble, and owned by nobody alive."""
         self._work.clear()
         self._scanned = now = self.clock.monotonic()
-        limit = settings.SCAN_ROWS + len(self.troubles) + len(self._active)
+        limit = settings.SCAN_ROWS + len(self.troubles) + len(self._residents)
         rows = await self._due(limit)
-        rows = [row for row in rows if row.n not in self._active and not self.troubles.is_waiting(row, now)]
+        rows = [row for row in rows if row.n not in self._residents and not self.troubles.is_waiting(row, now)]
         if any(row.owner is not None and row.owner not in self._census.known for row in rows):
             # Somebody registered after the last census, or was buried in between: ask who that owner is.
             await self._sweep()
-            rows = [row for row in rows if row.owner not in self._census.live and row.n not in self._active]
+            rows = [row for row in rows if row.owner not in self._census.live and row.n not in self._residents]
         return rows
 
     async def _due(self, limit: int) -> list[DueRow]:
         kinds, live = tuple(self.applications), sorted(self._census.live)
         return await self.store.due(kinds, self.clock.wall(), limit, exclude_owners=live)
 
-    def _activate(self, row: DueRow) -> None:
-        active = self._active[row.n] = _Active(row.address)
-        active.task = asyncio.create_task(self._serve(row, active), name=f"{row.address}")
-        active.task.add_done_callback(lambda task: self._ended(row.n, task))
-
-    def _ended(self, n: int, task: asyncio.Task[None]) -> None:
-        self._active.pop(n, None)
-        # The next sweep asks whether this worker still owns the instance that it does not run any more.
-        self._orphans.add(n)
-        self._work.set()
-        self._announce()
-
-    def _make_room(self, wanted: int) -> None:
-        """Let idle instances hibernate when others wait for their place."""
-        for active in self._active.values():
-            if wanted <= 0:
-                return
-            if active.runner is not None and active.runner.is_quiet and not active.is_stopping:
-                active.is_stopping = True
-                active.runner.stop()
-                wanted -= 1
-
-    # --- one instance
-
-    async def _serve(self, due: DueRow, active: _Active) -> None:
-        """Activate the instance and run it until it hibernates, is taken over, or fails."""
-        try:
-            instance = await self._load(due)
-            if instance is None or not await self._claim(instance):
-                return
-            runner = Runner(instance, idle_seconds=self.settings.idle_seconds, on_quiet=self._announce)
-            active.runner = runner
-            if self._stop.is_set():
-                runner.stop()
-            await runner.run()
-            self.troubles.cured(due.n)
-        except Fenced:
-            return
-        except Exception as error:
-            self._failed(due, error)
-
-    async def _load(self, due: DueRow) -> Instance | None:
-        """The instance, folded, if it is still as the alarm found it and this code has something to do for it."""
-        row = await self.store.instance(due.n)
-        if row is None or (row.epoch, row.owner) != (due.epoch, due.owner):
-            return None
-        application = self.applications[due.address.kind]
-        instance = Instance(self.store, self.clock, self.ids, application, row, self.id, self._threads)
-        await instance.load(self.store)
-        if waits_for_code(instance.runtime, application):
-            wall = self.clock.wall()
-            later = next_wake(instance.runtime, serial=application.serial, after=wall)
-            wait = min(settings.BLOCKED_RECHECK_SECONDS, later - wall if later is not None else float("inf"))
-            what = "; ".join(fiber.blocked.message for fiber in instance.runtime.unsettled() if fiber.blocked is not None)
-            self.troubles.waits(due.n, what, self.clock.monotonic() + wait, due.due_at)
-            return None
-        return instance
-
-    async def _claim(self, instance: Instance) -> bool:
-        # Until the claim is answered it may have happened: if this task does not live to know, the sweep asks the store.
-        self._orphans.add(instance.n)
-        claimed = await instance.claim()
-        if not claimed:
-            self._orphans.discard(instance.n)
-        return claimed
-
-    def _failed(self, due: DueRow, error: Exception) -> None:
-        trouble = self.troubles.failed(due.n, f"{type(error).__name__}: {error}", self.clock.monotonic())
-        level = logging.WARNING if getattr(error, "retryable", False) else logging.ERROR
-        logger.log(
-            level,
-            "instance %s cannot go on (failure %d in a row); it is left alone until the next try, others go on: %s",
-            due.address,
-            trouble.failures,
-            trouble.what,
-            exc_info=error if trouble.failures == 1 else None,
-        )
-
     # --- the end
-
-    async def _drain(self) -> None:
-        """Interrupt and release everything within the limit; what does not end by then is dropped."""
-        self.stop()
-        tasks = [active.task for active in self._active.values() if active.task is not None]
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=self.settings.drain_seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            logger.error(
-                "%d instances did not stop within %g s; their work counts as interrupted",
-                len(late),
-                self.settings.drain_seconds,
-            )
-            await asyncio.wait(late, timeout=settings.CANCEL_GRACE_SECONDS)
 
     async def _leave(self) -> None:
         """Unregister: whatever is still in this worker's name is free at once."""
@@ -447,15 +346,11 @@ class Worker:
             return False
         now = self.clock.monotonic()
         others = sorted(self._census.live - {self.id})
-        limit = settings.SCAN_ROWS + len(self.troubles) + len(self._active)
+        limit = settings.SCAN_ROWS + len(self.troubles) + len(self._residents)
         for due in await self.store.due(tuple(self.applications), self.clock.wall(), limit, exclude_owners=others):
-            if due.n not in self._active and not self.troubles.is_waiting(due, now):
+            if due.n not in self._residents and not self.troubles.is_waiting(due, now):
                 return False
-        for n, active in list(self._active.items()):
-            row = await self.store.instance(n)
-            if row is None or active.runner is None or not active.runner.is_quiet or active.runner.instance.head != row.head:
-                return False
-        return True
+        return await self._residents.are_quiet()
 
 
 def _by_kind(applications: Sequence[Application]) -> dict[str, Application]:

@@ -1,0 +1,198 @@
+"""The instances in one worker's memory: activated, run, let go; and what became of those that could not go on.
+
+Laws. An instance enters by a claim and leaves by a release, a fence or a failure. One instance's trouble is its own: it is
+logged, backed off, and the others go on (L7). A claim whose answer nobody lived to see leaves an *orphan*: owned by this
+worker and run by nobody; the worker's sweep asks the store for those and gives them back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from cairn.clock import Clock
+from cairn.errors import Fenced
+from cairn.ids import Ids
+from cairn.runtime.application import Application
+from cairn.runtime.claims import Troubles
+from cairn.runtime.instance import Instance
+from cairn.runtime.ready import next_wake, waits_for_code
+from cairn.runtime.runner import Runner
+from cairn.runtime.settings import BLOCKED_RECHECK_SECONDS, CANCEL_GRACE_SECONDS
+from cairn.runtime.storage.store import Address, DueRow, Store
+from cairn.runtime.threads import Threads
+
+logger = logging.getLogger("cairn.runtime")
+
+
+class _Resident:
+    """An instance that is being activated or runs."""
+
+    def __init__(self, due: DueRow) -> None:
+        self.due = due
+        self.task: asyncio.Task[None] | None = None
+        self.runner: Runner | None = None
+        self.is_leaving = False
+
+
+class Residents:
+    """Activates and runs instances, each in a task of its own. `on_change` is called when one leaves or has nothing to do."""
+
+    def __init__(
+        self,
+        store: Store,
+        applications: Mapping[str, Application],
+        *,
+        clock: Clock,
+        ids: Ids,
+        worker: str,
+        threads: Threads,
+        idle_seconds: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.troubles = Troubles()
+        self._store = store
+        self._applications = applications
+        self._clock = clock
+        self._ids = ids
+        self._worker = worker
+        self._threads = threads
+        self._idle_seconds = idle_seconds
+        self._on_change = on_change
+        self._by_instance: dict[int, _Resident] = {}
+        self._orphans: set[int] = set()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._by_instance)
+
+    def __contains__(self, n: int) -> bool:
+        return n in self._by_instance
+
+    @property
+    def running(self) -> list[Address]:
+        return [resident.due.address for resident in self._by_instance.values() if resident.runner is not None]
+
+    def per_tenant(self) -> Counter[str]:
+        return Counter(resident.due.address.tenant for resident in self._by_instance.values())
+
+    def start(self, due: DueRow) -> None:
+        """Begin to activate the instance. Whatever comes of it is known to nobody but the log."""
+        resident = self._by_instance[due.n] = _Resident(due)
+        resident.task = asyncio.create_task(self._serve(resident), name=f"{due.address}")
+        resident.task.add_done_callback(lambda _: self._left(due.n))
+
+    def make_room(self, wanted: int) -> None:
+        """Let instances without work hibernate because others wait for their place."""
+        for resident in self._by_instance.values():
+            if wanted <= 0:
+                return
+            if resident.runner is not None and resident.runner.is_quiet and not resident.is_leaving:
+                resident.is_leaving = True
+                resident.runner.stop()
+                wanted -= 1
+
+    def stop(self) -> None:
+        """Ask all for a clean stop; whoever is still being activated stops as soon as it is."""
+        self._stopping = True
+        for resident in self._by_instance.values():
+            if resident.runner is not None:
+                resident.runner.stop()
+
+    async def drain(self, seconds: float) -> None:
+        """Everything has been released, or dropped because it took longer than `seconds` (L6)."""
+        self.stop()
+        tasks = self._tasks()
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        if late:
+            logger.error("%d instances did not stop within %g s; their work counts as interrupted", len(late), seconds)
+            await self._cancel(late, CANCEL_GRACE_SECONDS)
+
+    async def drop(self) -> None:
+        """Everything has stopped, without a word to the store: this worker may not be the owner any more."""
+        await self._cancel(self._tasks(), None)
+
+    async def return_orphans(self) -> None:
+        """Give back what the store says is this worker's and nobody here runs."""
+        for n in sorted(self._orphans - self._by_instance.keys()):
+            row = await self._store.instance(n)
+            if row is not None and row.owner == self._worker and n not in self._by_instance:
+                await self._store.release(n, row.epoch, None)
+            self._orphans.discard(n)
+
+    async def are_quiet(self) -> bool:
+        """Whether none has anything to do, nor anything in its log that it has not seen."""
+        for n, resident in list(self._by_instance.items()):
+            row = await self._store.instance(n)
+            runner = resident.runner
+            if row is None or runner is None or not runner.is_quiet or runner.instance.head != row.head:
+                return False
+        return True
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        return {resident.task for resident in self._by_instance.values() if resident.task is not None}
+
+    async def _cancel(self, tasks: set[asyncio.Task[None]], timeout: float | None) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    def _left(self, n: int) -> None:
+        del self._by_instance[n]
+        self._orphans.add(n)
+        self._on_change()
+
+    # --- one instance
+
+    async def _serve(self, resident: _Resident) -> None:
+        """Activate the instance and run it until it hibernates, is taken over, or fails."""
+        try:
+            instance = await self._load(resident.due)
+            if instance is None or not await instance.claim():
+                return
+            resident.runner = Runner(instance, idle_seconds=self._idle_seconds, on_quiet=self._on_change)
+            if self._stopping:
+                resident.runner.stop()
+            await resident.runner.run()
+            self.troubles.cured(resident.due.n)
+        except Fenced:
+            return
+        except Exception as error:
+            self._failed(resident.due, error)
+
+    async def _load(self, due: DueRow) -> Instance | None:
+        """The instance, folded, if it is still as the alarm found it and this code has something to do for it."""
+        row = await self._store.instance(due.n)
+        if row is None or (row.epoch, row.owner) != (due.epoch, due.owner):
+            return None
+        application = self._applications[due.address.kind]
+        instance = Instance(self._store, self._clock, self._ids, application, row, self._worker, self._threads)
+        await instance.load(self._store)
+        if waits_for_code(instance.runtime, application):
+            self._wait_for_code(due, instance)
+            return None
+        return instance
+
+    def _wait_for_code(self, due: DueRow, instance: Instance) -> None:
+        """Leave it unclaimed: a claim a minute would fill its log. A process with other code looks for itself."""
+        now = self._clock.wall()
+        later = next_wake(instance.runtime, serial=instance.application.serial, after=now)
+        wait = BLOCKED_RECHECK_SECONDS if later is None else min(BLOCKED_RECHECK_SECONDS, later - now)
+        what = "; ".join(fiber.blocked.message for fiber in instance.runtime.unsettled() if fiber.blocked is not None)
+        self.troubles.waits(due.n, what, self._clock.monotonic() + wait, due.due_at)
+
+    def _failed(self, due: DueRow, error: Exception) -> None:
+        trouble = self.troubles.failed(due.n, f"{type(error).__name__}: {error}", self._clock.monotonic())
+        logger.log(
+            logging.WARNING if getattr(error, "retryable", False) else logging.ERROR,
+            "instance %s cannot go on (failure %d in a row); it is left alone until the next try, others go on: %s",
+            due.address,
+            trouble.failures,
+            trouble.what,
+            exc_info=error if trouble.failures == 1 else None,
+        )
