@@ -109,6 +109,17 @@ def test_an_unknown_write_may_be_in_the_log_or_not() -> None:
     assert (without.check(), with_it.check(), twice.check()) == (set(), set(), {"S5"})
 
 
+def test_processes_without_a_history_may_have_written_what_this_one_did_not_ask_for() -> None:
+    """T9: the client records, the workers do not; a repeat of what the client asked for is still seen."""
+    foreign, repeated = Story(), Story()
+    foreign.add(Batch(b'[{"type":"theirs"}]'))
+    repeated.add(STARTED)
+
+    assert foreign.check() == {"S5"}
+    assert foreign.check(others_wrote=True) == set()
+    assert "S5" in repeated.check(others_wrote=True)
+
+
 def _lose_acknowledged(story: Story) -> None:
     story.drop(3)
     story.read.answer = []

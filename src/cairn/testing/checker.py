@@ -36,10 +36,11 @@ class Violation:
         return f"{self.promise} {self.where}: {self.what}"
 
 
-def check(history: History, logs: Sequence[Log], *, power_cut: bool = False) -> list[Violation]:
+def check(history: History, logs: Sequence[Log], *, power_cut: bool = False, others_wrote: bool = False) -> list[Violation]:
     """Everything the history and the final logs show to be broken. Empty is good.
 
     `power_cut`: the machine lost power, so acknowledged deltas at the end of a log may be gone; facts may not.
+    `others_wrote`: processes without a history wrote too, so a row that nobody here asked for is no finding.
     """
     found = [violation for log in logs for violation in check_log(log)]
     by_address = {log.instance.address: log for log in logs}
@@ -53,7 +54,7 @@ def check(history: History, logs: Sequence[Log], *, power_cut: bool = False) -> 
         elif operation.outcome == "ok" and operation.answer is not None and operation.name != "release":
             found.append(Violation("S1", str(place), f"{operation} was acknowledged, and the instance is not there"))
     for n, operations in grouped.items():
-        found += _check_instance(by_n[n], operations, power_cut)
+        found += _check_instance(by_n[n], operations, power_cut, others_wrote)
     return found
 
 
@@ -96,22 +97,24 @@ def _check_records(where: str, rows: Iterable[Row]) -> Iterator[Violation]:
                 settled[fiber] = row.ordinal
 
 
-def _check_instance(log: Log, operations: list[Operation], power_cut: bool) -> Iterator[Violation]:
-    yield from _check_writes(log, operations, power_cut)
+def _check_instance(log: Log, operations: list[Operation], power_cut: bool, others_wrote: bool) -> Iterator[Violation]:
+    yield from _check_writes(log, operations, power_cut, others_wrote)
     yield from _check_repeats(log, operations)
     yield from _check_reads(log, operations)
     yield from _check_real_time(log, operations)
 
 
-def _check_writes(log: Log, operations: list[Operation], power_cut: bool) -> Iterator[Violation]:
+def _check_writes(log: Log, operations: list[Operation], power_cut: bool, others_wrote: bool) -> Iterator[Violation]:
     """Every row is explained by one operation, every acknowledged operation by one row."""
     where = str(log.instance.address)
     rows = {row.ordinal: row for row in log.rows}
     explained: dict[int, Operation] = {}
     unknown: Counter[bytes] = Counter()
     refused: set[bytes] = set()
+    asked: set[bytes] = set()
     for operation in operations:
         for batch, ordinal in _written(operation):
+            asked.add(batch)
             if ordinal is None:
                 unknown[batch] += operation.outcome != "fail"
                 refused.update((batch,) if operation.outcome == "fail" else ())
@@ -129,7 +132,7 @@ def _check_writes(log: Log, operations: list[Operation], power_cut: bool) -> Ite
                 yield Violation("S4", where, f"{operation} of epoch {operation.arguments[0].epoch} is in {row.epoch}")
             explained[ordinal] = operation
     for ordinal, row in rows.items():
-        if ordinal in explained or row.merged_from is not None:
+        if ordinal in explained or row.merged_from is not None or (others_wrote and row.batch.records not in asked):
             continue
         unknown[row.batch.records] -= 1
         if unknown[row.batch.records] < 0:
