@@ -67,9 +67,13 @@ def lookup(pid: int) -> Process | None:
 def _table_of_ps(selection: list[str]) -> dict[int, Process]:
     environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)}
     argv = ["ps", *selection, "-o", "pid=,ppid=,pgid=,state=,lstart="]
-    lines = subprocess.run(argv, capture_output=True, env=environment, text=True, errors="replace").stdout.splitlines()
+    return parse_ps(subprocess.run(argv, capture_output=True, env=environment, text=True, errors="replace").stdout)
+
+
+def parse_ps(text: str) -> dict[int, Process]:
+    """The table in what `ps -o pid=,ppid=,pgid=,state=,lstart=` prints."""
     processes = {}
-    for line in lines:
+    for line in text.splitlines():
         pid, parent, group, state, *started = line.split()
         seconds = time.mktime(time.strptime(" ".join(started), "%a %b %d %H:%M:%S %Y"))
         processes[int(pid)] = Process(int(pid), int(parent), int(group), state[:1], seconds)
