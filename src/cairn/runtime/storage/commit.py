@@ -31,7 +31,6 @@ from cairn.runtime.storage.connection import (
 )
 from cairn.runtime.storage.plan import (
     Admit,
-    Append,
     Claim,
     First,
     Known,
@@ -44,7 +43,7 @@ from cairn.runtime.storage.plan import (
     plan,
 )
 from cairn.runtime.storage.queries import execute_rows, query
-from cairn.runtime.storage.store import Address
+from cairn.runtime.storage.store import Address, Append
 from cairn.runtime.storage.turn import Turn
 
 T = TypeVar("T")
@@ -77,9 +76,8 @@ class Committer:
         """Every write has its outcome, and what was taken has its durability. Never raises for a write."""
         if self.failed is not None:
             return Committed([self.failed] * len(writes))
-        if self._ballast is not None and self._ballast.is_released and any(map(is_intake, writes)):
-            if not self._ballast.hold():
-                return self._without_intake(writes)
+        if self._is_full() and any(map(is_intake, writes)):
+            return self._without_intake(writes)
         try:
             return self._group(writes)
         except SqlError as error:
@@ -98,6 +96,10 @@ class Committer:
             raise (self.failed or self._said(error)) from error
         finally:
             self._rollback()
+
+    def _is_full(self) -> bool:
+        """Whether the reserve is in use. Asking is what brings it back once there is space again."""
+        return self._ballast is not None and self._ballast.is_released and not self._ballast.hold()
 
     # --- one transaction
 
@@ -203,9 +205,14 @@ def load(connection: Connection, writes: Sequence[Write], boot: str) -> Known:
     """Everything the planner has to know, in a number of statements that does not depend on the group."""
     known = Known()
     numbers = {write.n for write in writes if not isinstance(write, Admit)}
-    if numbers:
-        for row in connection.execute(query("group_instances"), (boot, json.dumps(sorted(numbers)))):
-            _meet(known, row)
+    if len(numbers) == 1:
+        found = connection.execute(query("group_instance"), (boot, *numbers))
+    elif numbers:
+        found = connection.execute(query("group_instances"), (boot, json.dumps(sorted(numbers))))
+    else:
+        found = []
+    for row in found:
+        _meet(known, row)
     admits = [write for write in writes if isinstance(write, Admit)]
     if admits:
         addresses = {(a.address.tenant, a.address.kind, a.address.id) for a in admits}
@@ -273,7 +280,10 @@ def store(connection: Connection, planned: Plan, boot: str) -> None:
         moved = [(life.n, life.head, life.reserved, life.epoch, life.owner) for life in planned.moved]
         connection.execute(query("move_instances"), (boot, json.dumps(moved)))
     heads = {n: head for n, head in planned.heads.items() if n not in special}
-    if heads:
+    if len(heads) == 1:
+        [(n, head)] = heads.items()
+        connection.execute(query("move_head"), (head, n))
+    elif heads:
         connection.execute(query("move_heads"), (json.dumps(heads),))
     if planned.rows:
         execute_rows(connection, "append_rows", planned.rows)

@@ -79,7 +79,7 @@ class InlineExecutor:
         self._clock = clock
         self._told = told
         self._busy_seconds = busy_seconds
-        self._wal = Wal(files.connection) if files.turn is not None else None
+        self._wal = Wal(files.connection, where) if files.turn is not None else None
         self._renewals: dict[str, asyncio.Task[None]] = {}
         self._closed = False
 
@@ -88,8 +88,8 @@ class InlineExecutor:
         self._told(committed)
         if self._wal is not None:
             self._wal.wrote(1, size)
-            if self._wal.wants_passive:
-                self._checkpoint(self._wal.passive)
+            if self._wal.wants_round:
+                self._checkpoint(self._wal.idle)
         return committed.outcomes[0]
 
     async def transact(self, work: Callable[[Connection], T]) -> T:

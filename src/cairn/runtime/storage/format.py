@@ -57,7 +57,8 @@ def require_local(directory: str, mounts: str | None = None) -> None:
     found = file_system(os.path.realpath(directory), _mounts() if mounts is None else mounts)
     if found in NETWORK_FILE_SYSTEMS or found.startswith(NETWORK_FUSE_PREFIXES):
         raise StoreUnsupported(
-            f"{directory} is on a network file system ({found}), where SQLite cannot lock safely. Put the store on a local disk."
+            f"{directory} is on a network file system ({found}), where SQLite cannot lock safely. "
+            "Put the store on a local disk."
         )
 
 
@@ -110,7 +111,8 @@ def require_ours(connection: Connection, where: str) -> None:
     if application == APPLICATION_ID:
         if version > FORMAT:
             raise StoreFormat(
-                f"{where} has store format {version}; this Cairn knows up to {FORMAT}. Upgrade Cairn; a store is never taken back."
+                f"{where} has store format {version}; this Cairn knows up to {FORMAT}. "
+                "Upgrade Cairn; a store is never taken back."
             )
         return
     [(tables,)] = connection.execute("select count(*) from sqlite_schema")

@@ -67,10 +67,11 @@ class Release:
     epoch: int
     batch: Batch | None
     due: tuple[Due, ...] = ()
+    expected_head: int | None = None
 
 
 Write: TypeAlias = Append | Admit | Claim | Release
-Outcome: TypeAlias = Appended | Admitted | Exception | None
+Outcome: TypeAlias = Appended | Admitted | bool | Exception | None
 
 
 @dataclass(slots=True)
@@ -233,10 +234,12 @@ class _Planner:
         self.plan.synced = self.plan.stirs = True
         return self.write(life, batch)
 
-    def release(self, write: Release) -> None:
+    def release(self, write: Release) -> bool:
         life = self.known.lives.get(write.n)
         if life is None or life.epoch != write.epoch:
-            return
+            return True
+        if write.expected_head is not None and write.expected_head != life.head:
+            return False
         life.owner = None
         life.moved = True
         self.changed[life.n] = life
@@ -244,6 +247,7 @@ class _Planner:
         if write.batch is not None:
             self.write(life, write.batch)
         self.alarms(life, write.due)
+        return True
 
     # --- what they share
 

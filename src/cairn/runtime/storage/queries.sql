@@ -15,6 +15,10 @@ select n, tenant, kind, id, uid, head, reserved, boot = ?1, epoch, owner
   from instances
  where n in (select value from json_each(?2))
 
+-- name: group_instance
+-- The same for the commonest group, of one instance.
+select n, tenant, kind, id, uid, head, reserved, boot = ?1, epoch, owner from instances where n = ?2
+
 -- name: group_addresses
 -- The same by address, for requests that may have to create theirs.
 select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?1, i.epoch, i.owner
@@ -60,6 +64,10 @@ values :rows (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 -- name: move_heads
 -- The usual case: only the head moved. The argument maps n to head.
 update instances set head = v.value from json_each(?) as v where n = cast(v.key as integer)
+
+-- name: move_head
+-- The same for one instance.
+update instances set head = ? where n = ?
 
 -- name: move_instances
 -- The rare case: a block was reserved, another boot began, or the owner changed.
@@ -162,20 +170,21 @@ delete from workers where boot <> ?
 select id, host, pid, kinds, started_at, lease_until, lock from workers order by id
 
 -- name: due_now
--- Alarms that ring at or before now, oldest first.
+-- Alarms that ring at or before now, oldest first, without the instances of some owners.
 select i.n, i.tenant, i.kind, i.id, d.name, d.due_at, i.epoch, i.owner
   from due as d
   join instances as i on i.n = d.n
  where d.due_at <= ?1 and i.kind in (select value from json_each(?2))
+   and (i.owner is null or i.owner not in (select value from json_each(?4)))
  order by d.due_at, d.n, d.name
  limit ?3
 
 -- name: due_next
--- When the next alarm of these kinds rings.
+-- When the next alarm of these kinds rings, or the first after a time.
 select d.due_at
   from due as d
   join instances as i on i.n = d.n
- where i.kind in (select value from json_each(?))
+ where i.kind in (select value from json_each(?1)) and (?2 is null or d.due_at > ?2)
  order by d.due_at
  limit 1
 

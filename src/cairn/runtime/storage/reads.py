@@ -36,11 +36,13 @@ def rows(connection: Connection, n: int, after: int, limit: int, bytes_max: int)
     """Verified rows after an ordinal. Raises StoreCorrupt naming the instance and the ordinal."""
     found: list[Row] = []
     before: int | None = None
-    head = size = 0
+    head = -1
+    size = 0
     whole = True
     # One more than asked for: the first row only says where the log stood.
     cursor = connection.rows(query("read_rows"), (n, after, limit + 1))
-    for ordinal, prev, epoch, merged_from, projection, stored, records, chunks, head in cursor:
+    for ordinal, prev, epoch, merged_from, projection, stored, records, chunks, now in cursor:
+        head = now
         if records is None:
             before = ordinal
             continue
@@ -81,17 +83,17 @@ def workers(connection: Connection) -> list[WorkerRow]:
     ]
 
 
-def due(connection: Connection, kinds: Sequence[str], now: float, limit: int) -> list[DueRow]:
+def due(connection: Connection, kinds: Sequence[str], now: float, limit: int, exclude: Sequence[str]) -> list[DueRow]:
     return [
         DueRow(n, Address(kind, id, tenant), name, due_at, epoch, owner)
         for n, tenant, kind, id, name, due_at, epoch, owner in connection.execute(
-            query("due_now"), (now, json.dumps(list(kinds)), limit)
+            query("due_now"), (now, json.dumps(list(kinds)), limit, json.dumps(list(exclude)))
         )
     ]
 
 
-def next_due(connection: Connection, kinds: Sequence[str]) -> float | None:
-    found = connection.execute(query("due_next"), (json.dumps(list(kinds)),))
+def next_due(connection: Connection, kinds: Sequence[str], after: float | None) -> float | None:
+    found = connection.execute(query("due_next"), (json.dumps(list(kinds)), after))
     return found[0][0] if found else None
 
 

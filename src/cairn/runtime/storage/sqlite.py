@@ -14,7 +14,7 @@ from cairn.errors import NotFound, StoreError, UsageError
 from cairn.ids import Ids
 from cairn.runtime.storage import blobs, care, reads
 from cairn.runtime.storage.commit import Committed, Committer
-from cairn.runtime.storage.connection import Connect, Connection, SqliteConnection, SqlError, store_error
+from cairn.runtime.storage.connection import Connect, Connection, SqlError, SqliteConnection, store_error
 from cairn.runtime.storage.executor import BUSY_SECONDS, Executor, InlineExecutor
 from cairn.runtime.storage.format import boot_identity
 from cairn.runtime.storage.lease import Lease
@@ -145,9 +145,11 @@ class SqliteStore:
         assert outcome is None or isinstance(outcome, Appended)
         return outcome
 
-    async def release(self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = ()) -> None:
+    async def release(
+        self, n: int, epoch: int, batch: Batch | None, due: Sequence[Due] = (), *, expected_head: int | None = None
+    ) -> bool:
         size = _size(batch, f"instance {n}") if batch is not None else 0
-        await self._write(Release(n, epoch, batch, tuple(due)), size)
+        return await self._write(Release(n, epoch, batch, tuple(due), expected_head), size) is not False
 
     # --- reading
 
@@ -193,12 +195,14 @@ class SqliteStore:
 
     # --- what is due
 
-    async def due(self, kinds: Sequence[str], now: float, limit: int = 100) -> list[DueRow]:
+    async def due(
+        self, kinds: Sequence[str], now: float, limit: int = 100, *, exclude_owners: Sequence[str] = ()
+    ) -> list[DueRow]:
         self._watching().looked()
-        return await self._read(lambda db: reads.due(db, kinds, now, limit))
+        return await self._read(lambda db: reads.due(db, kinds, now, limit, exclude_owners))
 
-    async def next_due(self, kinds: Sequence[str]) -> float | None:
-        return await self._read(lambda db: reads.next_due(db, kinds))
+    async def next_due(self, kinds: Sequence[str], *, after: float | None = None) -> float | None:
+        return await self._read(lambda db: reads.next_due(db, kinds, after))
 
     async def wait_for_work(self, timeout: float | None) -> None:
         """Returns at once when something stirred since the calling task last called `due` or this."""
@@ -287,6 +291,7 @@ def _size(batch: Batch, where: str) -> int:
     ):
         if size > most:
             raise UsageError(
-                f"the {name} of a batch for {where} are {size} bytes; at most {most} fit. Store large content with put_blob and refer to it."
+                f"the {name} of a batch for {where} are {size} bytes; at most {most} fit. "
+                "Store large content with put_blob and refer to it."
             )
     return len(batch.records) + len(batch.chunks)

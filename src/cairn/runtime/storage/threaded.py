@@ -70,13 +70,12 @@ class ThreadedExecutor:
         self._loop = asyncio.get_running_loop()
         self._readers = _Readers(where, connect)
         self._watch_connection = _reader(where, connect, busy_ms=0)
-        self._wal = Wal(_reader(where, connect, busy_ms=0))
+        self._wal = Wal(_reader(where, connect, busy_ms=0), where)
         self._wal_thread = ThreadPoolExecutor(1, "cairn-checkpoint")
         self._pending: deque[_Job] = deque()
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._is_asleep = False
         self._is_waiting_for_turn = False
-        self._wake_planned = False
         self._guard: asyncio.TimerHandle | None = None
         self._leases: dict[str, tuple[Lease, float]] = {}
         self._closing = False
@@ -149,16 +148,11 @@ class ThreadedExecutor:
         self._pending.append(job)
         if self._guard is None:
             self._guard = self._loop.call_later(self._busy_seconds, self._refuse_stuck)
-        # A writer at work finds the job by itself. One that sleeps is woken at the end of this round of the loop, so that
-        # everything the round hands over makes one group instead of a group of one and a group of the rest.
-        if self._is_asleep and not self._wake_planned:
-            self._wake_planned = True
-            self._loop.call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._wake_planned = False
-        self._is_asleep = False
-        self._wakes.put(None)
+        # A writer at work finds the job by itself; one that sleeps is woken once. It needs the GIL to wake, so what the loop
+        # hands over before it next waits is one group, not a group of one and a group of the rest.
+        if self._is_asleep:
+            self._is_asleep = False
+            self._wakes.put(None)
 
     def _refuse_stuck(self) -> None:
         """Some process does not give the turn: refuse what has waited long enough."""
@@ -222,22 +216,22 @@ class ThreadedExecutor:
             try:
                 self._wakes.get(timeout=self._nap())
             except Empty:
-                if self._wal.wants_truncate:
-                    self._checkpoint(self._wal.truncate)
+                if self._wal.wants_rest:
+                    self._checkpoint(self._wal.idle)
         self._is_asleep = False
 
     def _nap(self) -> float | None:
         now = self._clock.monotonic()
         naps = [max(0.0, at - now) for _, at in self._leases.values()]
-        if self._wal.wants_truncate:
+        if self._wal.wants_rest:
             naps.append(IDLE_SECONDS)
         return min(naps, default=None)
 
     def _write(self) -> None:
         self._take_turn()
         try:
-            if self._wal.wants_restart:
-                self._guarded(self._wal.restart)
+            if self._wal.is_nearly_moved:
+                self._guarded(self._wal.rest)
             jobs = self._group()
             if not jobs:
                 return
@@ -249,9 +243,9 @@ class ThreadedExecutor:
             self._turn.give()
         self._tell(self._settle, jobs, committed)
         self._wal.wrote(len(jobs), sum(job.size for job in jobs))
-        if self._wal.wants_passive:
+        if self._wal.wants_round:
             self._wal.is_running = True
-            self._wal_thread.submit(self._passive)
+            self._wal_thread.submit(self._bulk)
 
     def _take_turn(self) -> None:
         if self._turn.take_now():
@@ -321,9 +315,9 @@ class ThreadedExecutor:
         finally:
             self._turn.give()
 
-    def _passive(self) -> None:
+    def _bulk(self) -> None:
         try:
-            self._guarded(self._wal.passive)
+            self._guarded(self._wal.bulk)
         finally:
             self._wal.is_running = False
 
