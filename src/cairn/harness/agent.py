@@ -284,6 +284,17 @@ class Agent(Generic[S]):
         """A call's own copy of the state; None when the agent declares none."""
         return None if self.state_type is None else Draft(self.state_type, stored, versions or {})
 
+    def first_state(self, fields: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The fields of a new conversation's first state, checked. *Raises* UsageError for what the state cannot hold."""
+        if self.state_type is None:
+            raise UsageError(f"{self} declares no state, so it cannot be given data; write Agent(…, state=YourDataclass)")
+        unknown = [name for name in fields if name not in self.state_type.fields]
+        if unknown:
+            known = ", ".join(self.state_type.fields)
+            raise UsageError(f"{self}: its state has no field {unknown[0]!r}; it has: {known}")
+        checked = self.state_type.dump(self.state_type.load(fields))
+        return {name: checked[name] for name in fields}
+
     def render(
         self,
         stored: Mapping[str, bytes | msgspec.Raw] | None = None,

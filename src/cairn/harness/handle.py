@@ -7,7 +7,7 @@ words of text; whoever holds them, in any process, can ask for the reply.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -90,11 +90,13 @@ class ConversationHandle:
         *,
         key: str | None = None,
         attachments: Sequence[Image] = (),
+        data: Mapping[str, bytes] | None = None,
     ) -> Receipt:
         """The message is admitted: it will be answered, whatever crashes (S1).
 
         *Durable* when it returns. *Idempotent* by `key`: the same key with the same message is the first receipt again, with
-        another message it raises Conflict (S6). *Raises* UsageError, StoreError.
+        another message it raises Conflict (S6). `data` (a JSON text a field) is the state a *new* conversation begins with; an
+        existing one ignores it. *Raises* UsageError, StoreError.
         """
         delivery = message if isinstance(message, h.Delivery) else h.Delivery(body=message)
         if attachments:
@@ -103,9 +105,9 @@ class ConversationHandle:
         images = Images(self._store, self.address.tenant)
         stored = await images.store(delivery.attachments)
         delivery = msgspec.structs.replace(delivery, attachments=stored)
-        return await self._admit(delivery, key)
+        return await self._admit(delivery, key, data or {})
 
-    async def _admit(self, delivery: h.Delivery, key: str | None) -> Receipt:
+    async def _admit(self, delivery: h.Delivery, key: str | None, data: Mapping[str, bytes]) -> Receipt:
         body = msgspec.json.encode(delivery)
         submission = self._ids.new("sub") if key is None else _keyed_id(self.address, key)
         now = self._clock.wall()
@@ -118,17 +120,20 @@ class ConversationHandle:
             admission=admission,
             blobs=tuple(image.blob for image in delivery.attachments if image.blob is not None),
         )
-        admitted = await self._store.admit(self.address, self._creation(now), request)
+        admitted = await self._store.admit(self.address, self._creation(now, data), request)
         offset = log.BEGINNING if admitted.duplicate else admitted.offset
         return Receipt(self, admitted.fiber or submission, offset, admitted.duplicate)
 
     def _batch(self, *records: r.Record) -> Batch:
         return Batch(r.encode(records), self._application.project(records))
 
-    def _creation(self, now: float) -> Creation:
+    def _creation(self, now: float, data: Mapping[str, bytes]) -> Creation:
         uid = self._ids.new("inst")
         created = r.InstanceCreated(kind=self.address.kind, id=self.address.id, uid=uid, at=now)
-        return Creation(uid=uid, incarnation=self._ids.new("inc"), batch=self._batch(created), at=now)
+        first: list[r.Record] = [created]
+        if data:
+            first.append(r.StateChanged(changes={name: msgspec.Raw(value) for name, value in data.items()}))
+        return Creation(uid=uid, incarnation=self._ids.new("inc"), batch=self._batch(*first), at=now)
 
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None

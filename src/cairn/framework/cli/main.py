@@ -125,6 +125,32 @@ def at_least(minimum: int) -> Callable[[str], int]:
 # --- the verbs ------------------------------------------------------------------------------------------------------
 
 
+def _declare_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="AGENT", help="an agent's name, its file or folder, or FILE:NAME")
+    parser.add_argument("message", nargs="?", metavar="MESSAGE", help="what to say; - reads it from standard input")
+    parser.add_argument("--id", metavar="ID", help="the conversation; the same id continues it (default: a new one)")
+    parser.add_argument("--key", metavar="KEY", help="idempotency key: the same key is the same message, once")
+    parser.add_argument("--data", metavar="JSON", help="the first state of a new conversation, a JSON object")
+    parser.add_argument("--model", metavar="MODEL", help="another model for this run, as provider:name")
+
+
+def _run_agent(given: Arguments) -> int:
+    from cairn.framework.cli import run
+
+    return run.run(
+        run.Request(
+            target=given.target,
+            message=given.message,
+            id=given.id,
+            key=given.key,
+            data=given.data,
+            model=given.model,
+            store=given.store,
+            json=given.json,
+        )
+    )
+
+
 def _declare_ls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", nargs="?", metavar="KIND", help="only instances of this kind")
     parser.add_argument("--limit", type=at_least(1), default=100, metavar="N", help="how many to show (100)")
@@ -173,6 +199,7 @@ def _doctor(given: Arguments) -> int:
 
 
 VERBS: tuple[Verb, ...] = (
+    Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
     Verb("log", "show an instance's log as a timeline", _declare_log, _log),
     Verb(
