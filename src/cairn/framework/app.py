@@ -145,7 +145,8 @@ class App:
         if "://" in path:
             raise UsageError(f"store '{path.split('://')[0]}://…' is not supported by this version; give a path to a file")
         directory = Path(path).resolve().parent
-        return SqliteStore(path, clock=self._clock, ids=self._ids), str(directory), OwnerLocks(directory)
+        owners = OwnerLocks(directory / "owners")
+        return SqliteStore(path, clock=self._clock, ids=self._ids), str(directory), owners
 
     def _resolve(self, model: str | Model) -> Model:
         if not isinstance(model, str):
