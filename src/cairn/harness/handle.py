@@ -170,14 +170,23 @@ class ConversationHandle:
         """What a submission was answered, once it has settled. *Raises* FiberFailed, NotFound."""
         row = await log.locate(self._store, self.address)
         fold = await self._fold(row)
-        while True:
-            fiber = fold.runtime.fiber(submission)
-            if fiber is None:
-                raise NotFound(f"conversation {self.address} has no submission '{submission}'")
-            if fiber.outcome is not None:
-                return _reply(fiber)
-            await self._store.changed(row.n, fold.head)
-            await fold.catch_up(self._store)
+        fiber = fold.runtime.fiber(submission)
+        if fiber is None:
+            raise NotFound(f"conversation {self.address} has no submission '{submission}'")
+        if fiber.outcome is not None:
+            return _reply(submission, fiber.outcome, fiber.result, fiber.error)
+        settled = await self._settlement(row.n, fold.head, submission)
+        return _reply(submission, settled.outcome, settled.result, settled.error)
+
+    async def _settlement(self, n: int, after: int, submission: str) -> r.FiberSettled:
+        """Wait for the record. Batches that cannot hold it are not even decoded: most are deltas."""
+        name = submission.encode()
+        async for row in log.tail(self._store, n, after):
+            if name in row.batch.records and _SETTLED in row.batch.records:
+                for record in log.decode(self._decoder, row, str(self.address)):
+                    if isinstance(record, r.FiberSettled) and record.fiber == submission:
+                        return record
+        raise AssertionError("a tail never ends")
 
     async def abort(self, submission: str | None = None, *, reason: str = "") -> bool:
         """Everything unsettled (or one submission) is asked to stop; True when there was anything.
@@ -200,11 +209,15 @@ class ConversationHandle:
         return fold
 
 
-def _reply(fiber: FiberState) -> Reply:
-    if fiber.outcome == "completed":
-        return msgspec.json.decode(fiber.result, type=Reply)
-    why = fiber.error.message if fiber.error is not None else "no reason was recorded"
-    raise FiberFailed(f"submission '{fiber.id}' {fiber.outcome}: {why}", outcome=fiber.outcome or "failed")
+#: How a batch with a settlement looks, before it is decoded.
+_SETTLED = b'"fiber.settled"'
+
+
+def _reply(submission: str, outcome: r.Outcome, result: msgspec.Raw, error: r.ErrorInfo | None) -> Reply:
+    if outcome == "completed":
+        return msgspec.json.decode(result, type=Reply)
+    why = error.message if error is not None else "no reason was recorded"
+    raise FiberFailed(f"submission '{submission}' {outcome}: {why}", outcome=outcome)
 
 
 def _keyed_id(address: Address, key: str) -> str:
