@@ -25,6 +25,10 @@ PROBLEMS_MAX = 20
 #: Levels of nesting that are looked at. Deeper than any honest argument, far above Python's stack.
 DEPTH_MAX = 100
 
+#: Places where a schema and a value are compared, in one validation (about 10 us each). What a model writes in one
+#: answer has a few thousand; a schema that refers to itself in several alternatives would take exponential time.
+COMPARISONS_MAX = 40_000
+
 #: Characters of a text that may be read as a number; longer ones cost quadratic time and mean nothing.
 NUMBER_CHARACTERS_MAX = 400
 
@@ -49,14 +53,14 @@ def compile_schema(schema: dict[str, Any]) -> Callable[[dict[str, Any]], dict[st
     a list of it, JSON text → the object or list it holds; null for an optional field is dropped. The function *raises*
     ValueError with `path: message` lines and the received arguments.
     """
-    checker = _Checker(schema)
+    patterns: dict[str, re.Pattern[str] | None] = {}
 
     def validate(arguments: dict[str, Any]) -> dict[str, Any]:
         problems: list[str] = []
         try:
-            fitted = checker.fit(arguments, schema, "", problems, 0)
-        except RecursionError:
-            problems.append("(arguments): nested too deeply")
+            fitted = _Checker(schema, patterns).fit(arguments, schema, "", problems, 0)
+        except (RecursionError, _TooMuchError):
+            problems.append("(arguments): too large or too deeply nested to be checked")
             fitted = None
         if not problems and not isinstance(fitted, dict):
             problems.append(f"(arguments): expected an object, got {_show(fitted)}")
@@ -76,15 +80,23 @@ def refusal(problems: list[str], arguments: object) -> str:
     return "\n".join(["The arguments do not fit:", *shown, f"Received: {_show(arguments, ECHO_CHARACTERS_MAX)}"])
 
 
-class _Checker:
-    """Walks a value and its schema together. Holds the root for `$ref` and the compiled patterns; nothing per call."""
+class _TooMuchError(Exception):
+    """COMPARISONS_MAX is used up."""
 
-    def __init__(self, root: dict[str, Any]) -> None:
+
+class _Checker:
+    """One walk through a value and its schema together. `patterns` is shared by all walks of a schema."""
+
+    def __init__(self, root: dict[str, Any], patterns: dict[str, re.Pattern[str] | None]) -> None:
         self._root = root
-        self._patterns: dict[str, re.Pattern[str] | None] = {}
+        self._patterns = patterns
+        self._comparisons = 0
 
     def fit(self, value: Any, schema: Any, path: str, problems: list[str], depth: int) -> Any:
         """The value, coerced to the schema; what does not fit is added to `problems`."""
+        self._comparisons += 1
+        if self._comparisons > COMPARISONS_MAX:
+            raise _TooMuchError
         if depth > DEPTH_MAX:
             problems.append(f"{_at(path)}: nested more than {DEPTH_MAX} levels deep")
             return value
