@@ -396,3 +396,17 @@ def test_what_is_woken_in_the_order_of_a_set_runs_in_an_order_of_the_seed() -> N
             kept.append([object() for _ in range(len(kept) * 37)])
             orders.add(simulate(main, seed=seed).value)
         assert len(orders) == 1
+
+
+def test_waiting_for_less_than_the_clock_can_tell_ends() -> None:
+    """T7: the remainder of a subtraction, added to a large present, is the present; time must go on all the same."""
+
+    async def main(simulation: Simulation) -> int:
+        await asyncio.sleep(1000.1)
+        deadline, waits = simulation.now() + 1e-13, 0
+        while simulation.now() < deadline:
+            await asyncio.sleep(max(1e-18, deadline - simulation.now()))
+            waits += 1
+        return waits
+
+    assert simulate(main, seed=1, steps_max=1000).value <= 1

@@ -35,6 +35,10 @@ STEPS_MAX = 5_000_000
 #: next timer. A day is far beyond any scenario.
 SECONDS_MAX = 86_400.0
 
+#: The least time a timer takes. A program that waits out the remainder of a subtraction, 10^-15 s, would otherwise wait
+#: for ever: added to the present, that is the present. No machine's clock is finer.
+TICK_SECONDS = 1e-6
+
 #: Steps shown when a simulation fails.
 TAIL_STEPS = 12
 
@@ -102,6 +106,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         context = options.get("context")
         self._born[task] = self._task_count, GROUP.get() if context is None else context.get(GROUP)
         return task
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Ring at `when`, or a tick from now if that is later."""
+        return super().call_at(max(when, self._now + TICK_SECONDS), callback, *args, context=context)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         raise RuntimeError(
