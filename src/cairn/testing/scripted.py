@@ -1,7 +1,8 @@
 """A model that does what its script says: it streams, stalls, fails, calls tools, and obeys what it reads when asked to.
 
-A script is a list of replies, or a function from the request to the next reply. A reply is a text, a `Say`, a `Calls`, a
+A script is a list of replies, or a function from the request to the next reply. A reply is a text, a `Say`, a `Call`, a
 `Fail`, or a list of them in one message. An exhausted list is an error, so an unexpected extra request fails visibly.
+`by_turn` makes a script that can be asked again after a crash: what it says depends on what it is shown, and on nothing else.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cairn.errors import ModelError
 from cairn.harness.messages import (
+    AssistantMessage,
     Content,
+    ContextMessage,
     StopReason,
     Text,
     Thinking,
@@ -63,7 +66,14 @@ class Stall:
     deaf: bool = False
 
 
-Part = str | Say | Call | Fail | Stall
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """Nothing is said; `callback` is called when the stream comes to this place."""
+
+    callback: Callable[[], object]
+
+
+Part = str | Say | Call | Fail | Stall | Meanwhile
 Reply = Part | Sequence[Part]
 Script = Sequence[Reply] | Callable[[ModelRequest], Reply]
 
@@ -147,6 +157,9 @@ class ScriptedModel:
             async for event in _say(Say(part.after), content):
                 yield event
             raise part.error
+        elif isinstance(part, Meanwhile):
+            yield Activity()
+            part.callback()
         else:
             async for event in _say(Say(part.after), content):
                 yield event
@@ -175,8 +188,6 @@ async def _stall(deaf: bool) -> None:
 
 
 def _frozen(request: ModelRequest) -> ModelRequest:
-    from dataclasses import replace
-
     return replace(request, messages=tuple(request.messages), tools=tuple(request.tools))
 
 
@@ -186,6 +197,63 @@ def last_text(request: ModelRequest) -> str:
         if isinstance(message, UserMessage | ToolMessage):
             return "\n".join(block.text for block in message.content if isinstance(block, Text))
     return ""
+
+
+def by_turn(replies: Sequence[Reply | Callable[[ModelRequest], Reply]]) -> Callable[[ModelRequest], Reply]:
+    """A script without memory: reply `i` to a request that contains `i` finished responses; asked to continue after a part
+    of it, the rest. A reply may be a function of the request. Call ids are those of the turn, whoever asks how often."""
+
+    def script(request: ModelRequest) -> Reply:
+        turn = sum(isinstance(message, AssistantMessage) and not message.interrupted for message in request.messages)
+        if turn >= len(replies):
+            raise ModelError(f"the script has {len(replies)} turns and this is turn {turn + 1}", kind="unknown")
+        reply = replies[turn]
+        chosen = reply(request) if callable(reply) else reply
+        parts = [chosen] if isinstance(chosen, Part) else list(chosen)
+        named = [
+            replace(part, id=part.id or f"call_{turn}_{place}") if isinstance(part, Call) else part
+            for place, part in enumerate(parts)
+        ]
+        return _rest(named, already_said(request.messages))
+
+    return script
+
+
+def already_said(messages: Sequence[ContextMessage]) -> str:
+    """What the model has said of the message it is asked to continue; empty when it is not."""
+    said: list[str] = []
+    for message, after in zip(reversed(messages), [None, *reversed(messages)], strict=False):
+        if isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and not message.interrupted):
+            break
+        if (
+            isinstance(message, AssistantMessage)
+            and isinstance(after, UserMessage)
+            and '<note kind="continue">' in _text(after)
+        ):
+            said.append(_text(message))
+    return "".join(reversed(said))
+
+
+def _rest(parts: Sequence[Part], said: str) -> list[Part]:
+    """The parts without the first `len(said)` characters of their text."""
+    left, rest = len(said), list[Part]()
+    for part in parts:
+        if left == 0 or isinstance(part, Call | Meanwhile):
+            rest.append(part)
+            continue
+        text = part if isinstance(part, str) else part.text if isinstance(part, Say) else part.after
+        skipped, left = min(left, len(text)), max(0, left - len(text))
+        if isinstance(part, str):
+            rest.append(text[skipped:])
+        elif isinstance(part, Say):
+            rest.append(replace(part, text=text[skipped:], thinking=""))
+        else:
+            rest.append(replace(part, after=text[skipped:]))
+    return rest
+
+
+def _text(message: ContextMessage) -> str:
+    return "".join(block.text for block in message.content if isinstance(block, Text))
 
 
 _ORDER = re.compile(r"CALL (\w+)(?: (\{.*?\}))?(?=\s|$)", re.DOTALL)
