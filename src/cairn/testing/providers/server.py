@@ -48,6 +48,10 @@ class ProviderServer:
     def __init__(self, script: Script = ()) -> None:
         self.requests: list[ProviderRequest] = []
         """Every request, in order of arrival."""
+        self.keep_requests = True
+        """Whether `requests` grows; off for servers that run long."""
+        self.answered = 0
+        """How many requests have come."""
         self.dropped = 0
         """How many streams the client left before their end."""
         self.open_streams = 0
@@ -128,8 +132,10 @@ class ProviderServer:
             writer.write(answer(404, {"error": {"message": f"no such path: {incoming.path}"}}))
             await writer.drain()
             return True
-        self.requests.append(request)
-        number = len(self.requests)
+        if self.keep_requests:
+            self.requests.append(request)
+        self.answered += 1
+        number = self.answered
         await self._notify()
         reply = await self._reply(request, number)
         if reply is None:
