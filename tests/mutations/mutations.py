@@ -10,13 +10,33 @@ from tests.mutations.run import Mutation
 
 PLAN = "src/cairn/runtime/storage/plan.py"
 PRODUCER = "src/cairn/runtime/producer.py"
+COMMIT = "src/cairn/runtime/storage/commit.py"
+READS = "src/cairn/runtime/storage/reads.py"
+QUERIES = "src/cairn/runtime/storage/queries.sql"
+LEASE = "src/cairn/runtime/storage/lease.py"
+FIBER = "src/cairn/runtime/fiber.py"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
 STORMS = "tests/simulation/test_ownership.py::test_a_few_storms_break_nothing"
 
+#: The same with the real worker and real fibers.
+WORKER_STORMS = "tests/simulation/test_runtime.py::test_a_few_storms_break_nothing"
+
+
+def memory(case: str) -> tuple[str]:
+    """A case of the store contract, in memory."""
+    return (f"tests/contract/test_sqlite.py::test_in_memory[{case}]",)
+
+
+def file(case: str) -> tuple[str]:
+    """A case of the store contract, on a file."""
+    return (f"tests/contract/test_sqlite.py::test_in_a_file_with_threads[{case}]",)
+
+
 MUTATIONS = [
+    # --- one writer
     Mutation(
-        name="the fence of an owner's append",
+        name="an owner's append is fenced",
         promise="S4",
         file=PLAN,
         old="if write.epoch is not None and write.epoch != life.epoch:",
@@ -24,7 +44,7 @@ MUTATIONS = [
         tests=(STORMS,),
     ),
     Mutation(
-        name="the fence of a claim",
+        name="a claim is for the epoch it saw",
         promise="S4",
         file=PLAN,
         old="if life is None or life.epoch != write.expected_epoch:",
@@ -32,7 +52,32 @@ MUTATIONS = [
         tests=(STORMS,),
     ),
     Mutation(
-        name="the memory of a producer's write",
+        name="a release is fenced",
+        promise="S4",
+        file=PLAN,
+        old="if life is None or life.epoch != write.epoch:",
+        new="if life is None:",
+        tests=memory("a_fenced_release_changes_nothing"),
+    ),
+    Mutation(
+        name="a checkpoint is fenced",
+        promise="S4",
+        file=QUERIES,
+        old="from instances where n = ?1 and epoch = ?2 and head >= ?3",
+        new="from instances where n = ?1 and head >= ?3",
+        tests=memory("a_fenced_checkpoint_is_not_saved"),
+    ),
+    Mutation(
+        name="a lease is renewed only for the living",
+        promise="L2",
+        file=LEASE,
+        old="return self.alive()",
+        new="return True",
+        tests=memory("a_stalled_workers_lease_is_not_renewed"),
+    ),
+    # --- no duplicates
+    Mutation(
+        name="a producer's write is remembered",
         promise="S5",
         file=PLAN,
         old="            self.remember_write(life, write.producer, write.batch, done)",
@@ -40,11 +85,53 @@ MUTATIONS = [
         tests=(STORMS,),
     ),
     Mutation(
-        name="the memory of an admission key",
+        name="a producer's write has one content",
+        promise="S5",
+        file=PRODUCER,
+        old="return Verdict.DUPLICATE if known == content else Verdict.CONFLICT",
+        new="return Verdict.DUPLICATE",
+        tests=memory("other_content_under_one_write_is_a_conflict"),
+    ),
+    Mutation(
+        name="an admission key is remembered",
         promise="S6",
         file=PLAN,
         old="        first = self.known.admissions.get((life.n, admission.key))\n        if first is not None and",
         new="        first = None\n        if first is not None and",
         tests=(STORMS,),
+    ),
+    Mutation(
+        name="an admission key has one body",
+        promise="S6",
+        file=PLAN,
+        old="if first is not None and first.digest != admission.digest:",
+        new="if False:",
+        tests=memory("a_known_key_with_another_body_is_a_conflict"),
+    ),
+    # --- what is on the disk
+    Mutation(
+        name="another boot goes on above what is reserved",
+        promise="S3",
+        file=PLAN,
+        old="ordinal = prev + 1 if life.same_boot else max(life.reserved, prev) + 1",
+        new="ordinal = prev + 1",
+        tests=file("another_boot_goes_on_above_everything_reserved"),
+    ),
+    # --- effects
+    Mutation(
+        name="a step's intent comes before the step",
+        promise="S8",
+        file=FIBER,
+        old='        if repeat != "safe":\n            await self._intend(name, known, repeat, scope)',
+        new="",
+        tests=(WORKER_STORMS,),
+    ),
+    Mutation(
+        name="a step that began is not begun again",
+        promise="S9",
+        file=FIBER,
+        old='if known is not None and known.started_epoch is not None and repeat == "never":',
+        new="if False:",
+        tests=(WORKER_STORMS,),
     ),
 ]
