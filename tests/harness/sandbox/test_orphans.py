@@ -40,12 +40,12 @@ KILLS = int(os.environ.get("CAIRN_TEST_KILLS", "12"))
 #: born of a parent that is gone. Each says that it is there.
 TREE = """
 here() { echo $1 >> here; }
-(here child; exec sleep 1000) &
-setsid nohup sh -c 'echo daemon >> here; exec sleep 1000' > /dev/null 2>&1 &
-setsid sh -c 'trap "" TERM HUP; echo stubborn >> here; while :; do sleep 1000; done' &
-( ( setsid sh -c 'echo orphan >> here; exec sleep 1000' > /dev/null 2>&1 & ) & )
+(here child; exec sleep 60) &
+setsid nohup sh -c 'echo daemon >> here; exec sleep 60' > /dev/null 2>&1 &
+setsid sh -c 'trap "" TERM HUP; echo stubborn >> here; while :; do sleep 60; done' &
+( ( setsid sh -c 'echo orphan >> here; exec sleep 60' > /dev/null 2>&1 & ) & )
 here shell
-sleep 1000
+sleep 60
 """
 MEMBERS = 5
 
@@ -211,7 +211,7 @@ def test_a_successor_ends_what_a_stopped_or_killed_supervisor_left(tmp_path: Pat
 @pytest.mark.system
 def test_a_process_that_only_has_the_same_pid_is_left_alone(tmp_path: Path) -> None:
     """S9: pids are reused; start time, boot and host decide."""
-    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as innocent:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:
         try:
             process = processes.lookup(innocent.pid)
             assert process is not None
@@ -292,7 +292,8 @@ def test_commands_go_on_after_the_server_was_killed(tmp_path: Path) -> None:
 def test_a_tree_that_keeps_forking_is_ended(tmp_path: Path) -> None:
     """X2: every process is stopped before any is killed, so a fork that races the killing is caught too."""
     mark = uuid.uuid4().hex
-    spawner = "while :; do (setsid sleep 60 > /dev/null 2>&1 &); done"
+    # Ends by itself after a while: a supervisor that fails this test shall not take the machine with it.
+    spawner = "while [ $SECONDS -lt 3 ]; do (setsid sleep 5 > /dev/null 2>&1 &); done"
 
     async def main() -> None:
         factory = local(tmp_path, env={"CAIRN_TEST_MARK": mark}, grace_seconds=0.1)
