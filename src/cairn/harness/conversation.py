@@ -207,6 +207,21 @@ class Conversation:
                 names[:0] = [call.name for call in entry.calls]
         return names
 
+    def said_before(self, message: str) -> str:
+        """What was said in earlier parts of this message: those it was asked to continue, after an interruption or at the
+        length limit. A person reads them as one answer."""
+        parts, is_continued = list[str](), False
+        for index in range((self._locate(message) or 0) - 1, -1, -1):
+            entry: Entry = self.entries[index]
+            if entry.note is not None:
+                is_continued = is_continued or entry.note.kind in _BEFORE
+            elif entry.kind == "assistant" and (entry.text or entry.calls):
+                if not is_continued or entry.calls:
+                    break
+                parts.append(entry.text)
+                is_continued = False
+        return "".join(reversed(parts))
+
     # --- what staged records would make of it
 
     def values_after(self, staged: Sequence[r.Record]) -> dict[str, msgspec.Raw]:

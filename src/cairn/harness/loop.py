@@ -163,7 +163,7 @@ class Loop:
             rendered = self._render(view.values)
         except Exception as error:
             logger.exception("%r could not be rendered", self.agent)
-            return settle(control, (), "failed", error_info(error), self._now(), then=self._then)
+            return settle(control, "", "failed", error_info(error), self._now(), then=self._then)
         declared, told = declare(self.conversation, rendered)
         turn = self.instance.ids.new("turn")
         first = [control.submission] if control.submission not in control.included else []
@@ -244,7 +244,9 @@ class Loop:
             limit = self.agent.limits.length_continues
             error = r.ErrorInfo(kind="limit_length", message=f"the answer was cut off at its maximum length {limit + 1} times")
         error = None if kind == "completed" else error
-        return settle(view.control, view.content, kind, error, self._now(), then=self._then)
+        said = "".join(block.text for block in view.content if isinstance(block, Text))
+        text = self.conversation.said_before(view.control.message) + said if kind == "completed" else ""
+        return settle(view.control, text, kind, error, self._now(), then=self._then)
 
     def _park(self, view: View) -> r.FiberParked:
         return r.FiberParked(
@@ -412,7 +414,7 @@ class Loop:
         control = self.conversation.control
         event = Stopping(
             submission=self.fiber.id,
-            text=self.conversation.entry(control.message).text,
+            text=self.conversation.said_before(control.message) + self.conversation.entry(control.message).text,
             calls=tuple(self.conversation.calls_of(self.fiber.id)),
             continues=control.continues,
         )
@@ -443,7 +445,7 @@ class Loop:
         except Exception as error:
             logger.warning("%s of %r raised %r", seam, self.agent, error, exc_info=error)
             info = r.ErrorInfo(kind=f"{seam}_failed", message=f"{type(error).__name__}: {error}")
-            return settle(self.conversation.control, (), "failed", info, self._now(), then=self._then)
+            return settle(self.conversation.control, "", "failed", info, self._now(), then=self._then)
         finally:
             await live.close()
         done = h.HookCompleted(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from cairn.harness import records as h
-from cairn.harness.messages import Content, Text
+from cairn.harness.messages import Text
 from cairn.harness.recovery import Verb, verb
 from cairn.harness.render import CUT_CALL, NOT_RUN_ABORTED, STOPPED_ABORTED, UNKNOWN_OUTCOME
 from cairn.harness.submission import CallState, CallStatus, Control
@@ -57,18 +57,18 @@ def close_calls(control: Control, epoch: int, halted: bool, at: float) -> list[r
 
 def settle(
     control: Control,
-    content: tuple[Content, ...],
+    text: str,
     kind: r.Outcome,
     error: r.ErrorInfo | None,
     at: float,
     *,
     then: bool,
 ) -> list[r.Record]:
-    """The submission and all that joined it have their one outcome (S7). `then`: an `on_settled` fiber follows each."""
+    """The submission and all that joined it have their one outcome (S7). `text`: the answer, when completed. `then`: an
+    `on_settled` fiber follows each."""
     host = control.submission or ""
     result = r.NULL
     if kind == "completed":
-        text = "".join(block.text for block in content if isinstance(block, Text))
         result = msgspec.Raw(msgspec.json.encode(Reply(text=text, message=control.message)))
     records: list[r.Record] = []
     for id in dict.fromkeys((host, *control.included)):

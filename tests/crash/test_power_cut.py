@@ -1,0 +1,102 @@
+"""The power is cut at every operation of the disk, in twelve lives of a store.
+
+    CAIRN_TORN_SEEDS=20 pytest tests/crash/test_power_cut.py      the nightly size
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from cairn.ids import SystemIds
+from cairn.runtime.storage import SqliteStore, opening
+from cairn.runtime.storage.store import Append, Batch
+from cairn.testing.contract import SkewedClock
+from cairn.testing.disk import RecordingDisk
+from tests.crash.storage_scenarios import SCENARIOS, Scenario, Seen, Step, World, look
+
+TORN_SEEDS = range(int(os.environ.get("CAIRN_TORN_SEEDS", "3")))
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as path:
+        yield path
+
+
+def put(folder: str, image: dict[str, bytes]) -> None:
+    """The folder holds this image and nothing else."""
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+    for name, data in image.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+
+
+def allowed(steps: list[Step], cut: int) -> tuple[list[Seen | None], dict[int, int]]:
+    """The states a disk may hold that was cut there, and the highest ordinal anybody can have seen of each instance."""
+    returned = [i for i, step in enumerate(steps) if step.durable and step.ended <= cut]
+    begun = [i for i, step in enumerate(steps) if step.began <= cut]
+    first, last = (returned or [-1])[-1], (begun or [-1])[-1]
+    states = [None if i < 0 else steps[i].seen for i in range(first, last + 1)]
+    heads: dict[int, int] = {}
+    for step in steps[: last + 1]:
+        if step.ended <= cut and step.seen is not None:
+            heads |= {instance[0]: instance[3] for instance in step.seen.instances}
+    return states, heads
+
+
+async def verify(path: str, states: list[Seen | None], heads: dict[int, int]) -> None:
+    store = SqliteStore(path, clock=SkewedClock(), ids=SystemIds(), inline=True, boot="after the cut", ballast=False)
+    await store.open()
+    try:
+        seen = await look(store)
+        nothing = not seen.instances and None in states
+        assert nothing or seen in states, f"holds {seen}, which no step left behind"
+        for n, *_ in seen.instances:
+            done = await store.append(Append(n, Batch(b'["after"]')))
+            assert done.ordinal > heads.get(n, -1), f"ordinal {done.ordinal} of {n} was seen before the cut"  # S3
+        assert await store.check() == []
+    finally:
+        await store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
+def test_a_power_cut_loses_no_fact_and_tears_nothing(
+    scenario: Scenario, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T1: S1 (facts are there), S2 (a prefix, nothing torn), S3 (no ordinal twice), S14 (check finds nothing)."""
+    disk = RecordingDisk(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "sync_directory", disk.sync_directory)
+        world = asyncio.run(_life(scenario, folder, disk))
+    asyncio.run(_every_cut(scenario, folder, disk, world))
+
+
+async def _life(scenario: Scenario, folder: str, disk: RecordingDisk) -> World:
+    world = World(os.path.join(folder, "cairn.db"), disk.connect, disk.now)
+    await scenario(world)
+    await world.store.close()
+    disk.close()
+    return world
+
+
+async def _every_cut(scenario: Scenario, folder: str, disk: RecordingDisk, world: World) -> None:
+    path = os.path.join(folder, "cairn.db")
+    cuts = 0
+    for cut in range(disk.now() + 1):
+        states, heads = allowed(world.steps, cut)
+        for name, image in disk.images(cut, TORN_SEEDS):
+            put(folder, image)
+            try:
+                await verify(path, states, heads)
+            except Exception as error:
+                raise AssertionError(f"{scenario.__name__}, cut {cut} of {disk.now()}, {name}: {error}") from error
+            cuts += 1
+    assert cuts > disk.now()
+    print(f"{scenario.__name__}: {disk.now()} operations, {cuts} disks")
