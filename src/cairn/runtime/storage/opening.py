@@ -86,6 +86,8 @@ def _require_database(path: str) -> None:
     """Raises StoreFormat for a file that is no database, before anything could be written to it."""
     if os.path.isdir(path):
         raise StoreFormat(f"{path} is a directory; name a file in it, such as {os.path.join(path, 'cairn.db')}")
+    if os.path.exists(path + "-wal") or os.path.exists(path + "-journal"):
+        return  # after a power cut the first page may be torn here and whole there: SQLite has to put it together first
     try:
         with open(path, "rb") as file:
             start = file.read(16)
@@ -113,8 +115,9 @@ def _open_database(path: str, directory: str, connect: Connect, boot: str, turn:
             connection.execute(query("drop_workers_of_other_boots"), (boot,))
         finally:
             turn.give()
-        if not exists:
-            sync_directory(directory)
+        # Also for a file that was there: whoever made it may have died before its name, or the end of its rollback journal,
+        # was certain.
+        sync_directory(directory)
         users.checked(boot)
         return connection
     except BaseException as error:

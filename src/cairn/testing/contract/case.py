@@ -187,8 +187,8 @@ def ordinals(rows: list[Row]) -> list[int]:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Return once it holds. Raises TimeoutError when it does not come to."""
     async with asyncio.timeout(SOON):
-        while not await condition():
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - what is awaited happens in the store's own thread, which has no event to offer
+        while not await condition():  # noqa: ASYNC110 - it happens in the store's thread, which has no event to offer
+            await asyncio.sleep(0.01)
 
 
 E = TypeVar("E", bound=BaseException)
