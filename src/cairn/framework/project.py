@@ -133,6 +133,11 @@ def _by_name(name: str, start: Path) -> Agent[Any]:
         raise AgentFileError(
             f"there is no agent {name!r}, but not everything in {shown(folder)} could be read", project.problems
         )
+    if (start / name).is_dir():
+        # Neither an agent's name nor an agent's folder: say what the folder lacks.
+        findings = Findings()
+        load_folder(start / name, start, findings)
+        raise _refusal(start / name, findings)
     known = [agent.name for agent in project.agents]
     if not known:
         raise UsageError(f"there is no agent {name!r}: {shown(folder)} holds none; give a path, such as agents/{name}.py")
