@@ -210,13 +210,15 @@ class Conversation:
     def said_before(self, message: str) -> str:
         """What was said in earlier parts of this message: those it was asked to continue, after an interruption or at the
         length limit. A person reads them as one answer."""
-        parts, is_continued = list[str](), False
-        for index in range((self._locate(message) or 0) - 1, -1, -1):
+        submission, parts, is_continued = self.entry(message).submission, list[str](), False
+        for index in range(self._index[message] - 1, -1, -1):
             entry: Entry = self.entries[index]
             if entry.note is not None:
                 is_continued = is_continued or entry.note.kind in _BEFORE
-            elif entry.kind == "assistant" and (entry.text or entry.calls):
-                if not is_continued or entry.calls:
+            elif entry.kind == "assistant":
+                if entry.submission == submission and entry.state != "completed" and not entry.text:
+                    continue  # a try that came to nothing: what it was asked to continue, the next one was too
+                if entry.submission != submission or entry.calls or not is_continued:
                     break
                 parts.append(entry.text)
                 is_continued = False

@@ -220,28 +220,24 @@ def by_turn(replies: Sequence[Reply | Callable[[ModelRequest], Reply]]) -> Calla
 
 
 def already_said(messages: Sequence[ContextMessage]) -> str:
-    """What the model has said of the message it is asked to continue; empty when it is not."""
+    """What the model has said of the message it is asked to continue; empty when it is not, or when somebody spoke since."""
     said: list[str] = []
-    for message, after in zip(reversed(messages), [None, *reversed(messages)], strict=False):
-        if isinstance(message, ToolMessage) or (isinstance(message, AssistantMessage) and not message.interrupted):
-            break
-        if (
-            isinstance(message, AssistantMessage)
-            and isinstance(after, UserMessage)
-            and '<note kind="continue">' in _text(after)
-        ):
+    for message in reversed(messages):
+        if isinstance(message, AssistantMessage) and message.interrupted:
             said.append(_text(message))
+        elif not (isinstance(message, UserMessage) and _text(message).startswith("<note ")):
+            break
     return "".join(reversed(said))
 
 
 def _rest(parts: Sequence[Part], said: str) -> list[Part]:
-    """The parts without the first `len(said)` characters of their text."""
+    """The parts without the first `len(said)` characters of their text. Who has said everything thinks, and says nothing."""
     left, rest = len(said), list[Part]()
     for part in parts:
         if left == 0 or isinstance(part, Call | Meanwhile):
             rest.append(part)
             continue
-        text = part if isinstance(part, str) else part.text if isinstance(part, Say) else part.after
+        text = _words(part)
         skipped, left = min(left, len(text)), max(0, left - len(text))
         if isinstance(part, str):
             rest.append(text[skipped:])
@@ -249,7 +245,13 @@ def _rest(parts: Sequence[Part], said: str) -> list[Part]:
             rest.append(replace(part, text=text[skipped:], thinking=""))
         else:
             rest.append(replace(part, after=text[skipped:]))
+    if said and not any(isinstance(part, Call) or _words(part) for part in rest):
+        rest.append(Say("", thinking="Nothing is missing."))
     return rest
+
+
+def _words(part: Part) -> str:
+    return part if isinstance(part, str) else part.text if isinstance(part, Say) else getattr(part, "after", "")
 
 
 def _text(message: ContextMessage) -> str:

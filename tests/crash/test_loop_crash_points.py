@@ -1,0 +1,51 @@
+"""T3: the loop dies before and after every durable append, facts and deltas, and goes on where the log says it was.
+
+Method: each scenario is played once without a crash, which gives its durable writes 1 to K, admission, claim and release
+included. Then once for each point before and after each of them: the store refuses everything from there on, the process
+is gone, and another one takes over. `comparing.py` says what may differ from the first run; everything else must be equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from tests.crash.comparing import assert_equal, check_run
+from tests.crash.scenarios import BY_NAME, SCENARIOS
+
+from cairn.testing import Crash, crash_points
+from cairn.testing.play import Run, play
+
+NAMES = [scenario.name for scenario in SCENARIOS]
+
+
+@cache
+def uninterrupted(name: str) -> Run:
+    return play(BY_NAME[name].agent, BY_NAME[name].client)
+
+
+def survives(name: str, *crashes: Crash) -> Run:
+    """Play the scenario with these crashes and hold it against the run without."""
+    scenario = BY_NAME[name]
+    run = play(scenario.agent, scenario.client, crashes)
+    try:
+        check_run(scenario, run)
+        assert_equal(scenario, uninterrupted(name), run)
+    except AssertionError as error:
+        error.add_note(f"scenario {name}, crashes: {', '.join(map(str, crashes))}")
+        error.add_note("\n".join(f"  {event.kind} {event.name} {event.call} {' '.join(event.tags)}" for event in run.world.events))
+        raise
+    return run
+
+
+def single_crashes(name: str) -> Iterator[Run]:
+    """The scenario with one crash, at each point in turn; the last run is the one that the crash did not reach."""
+    for crash in crash_points():
+        yield survives(name, crash)
+
+
+def test_an_agent_with_a_tool_survives_a_crash_at_every_durable_append() -> None:
+    """T3, S1 to S10: one scenario at all its points, for a fast look; the other scenarios are below."""
+    lives = [run.lives for run in single_crashes("one-tool")]
+
+    assert lives == [2] * 2 * uninterrupted("one-tool").writes[0] + [1]
