@@ -99,19 +99,17 @@ class Converter:
         if isinstance(message, ToolMessage):
             return ModelRequest(parts=_result_parts(message, renamed))
         same = message.model == self.spec
-        parts = [part for block in message.content if (part := self._part(block, message, same, renamed)) is not None]
+        parts = [part for block in message.content if (part := self._part(block, same, renamed)) is not None]
         if not parts:
             return None
         return ModelResponse(parts=parts, timestamp=_EPOCH, provider_name=self._system if same else None)
 
-    def _part(
-        self, block: Content, message: AssistantMessage, same: bool, renamed: Mapping[str, str]
-    ) -> ModelResponsePart | None:
+    def _part(self, block: Content, same: bool, renamed: Mapping[str, str]) -> ModelResponsePart | None:
         if isinstance(block, Text):
             extra = self._unsigned(block.signature) if same else {}
             return TextPart(block.text, **extra) if block.text else None
         if isinstance(block, Thinking):
-            return self._thinking(block) if same and not message.interrupted else None
+            return self._thinking(block) if same else None
         if isinstance(block, ToolCall):
             extra = self._unsigned(block.signature) if same else {}
             return ToolCallPart(block.name, block.arguments, renamed.get(block.id, block.id), **extra)

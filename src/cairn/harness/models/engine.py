@@ -1,8 +1,8 @@
 """One provider client of one event loop: the library's model object, its HTTP pool, and our converter.
 
-Laws. The only file that builds provider clients. The vendors' own retries are off (`max_retries=0`): each attempt is
-the loop's, on the log. An engine belongs to the event loop it was built on, because its connections do; the expensive
-parts (the import, the library's profile of the model) are shared by the process.
+Laws. The only file that builds provider clients. The vendors' own retries are off: each attempt is the loop's, on the
+log. (On the client, once: as a setting of each request it would copy the client each time.) An engine belongs to the
+event loop it was built on, because its connections do; the import is shared by the process.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Engine:
         )
 
     def _settings(self, request: ModelRequest) -> Any:
-        settings: dict[str, Any] = {"max_retries": 0, "cache": request.cache, **thinking_setting(request.thinking)}
+        settings: dict[str, Any] = {"cache": request.cache, **thinking_setting(request.thinking)}
         if request.max_tokens is not None:
             settings["max_tokens"] = request.max_tokens
         if request.temperature is not None:
