@@ -277,7 +277,15 @@ def test_a_kebab_case_name_is_fine(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("Support", "'support'"), ("my_agent", "'my-agent'"), ("a b", "'a-b'"), ("-a", "'a'"), ("a--b", "'a-b'"), ("1a", "")],
+    [
+        ("Support", "'support'"),
+        ("my_agent", "'my-agent'"),
+        ("a b", "'a-b'"),
+        ("-a", "'a'"),
+        ("a--b", "'a-b'"),
+        ("1a", ""),
+        ("a" * 64, "at most 63"),
+    ],
 )
 def test_another_name_is_refused_with_one_that_would_do(name: str, hint: str) -> None:
     """A name that works in Python and breaks in a URL is found at once."""

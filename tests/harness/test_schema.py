@@ -359,6 +359,15 @@ def test_a_recursive_schema_is_followed_as_deep_as_the_value_and_no_deeper() -> 
     assert "x" in problems(compile_schema(prop("object")), {"x": "[" * 100_000})
 
 
+def test_numbers_beyond_every_float_are_numbers() -> None:
+    """T19: JSON has no largest integer, and a model may well write one."""
+    validate = compile_schema(prop("integer", minimum=0))
+
+    assert validate({"x": "1" + "0" * 350}) == {"x": 10**350}
+    assert "at least 0" in problems(validate, {"x": -(10**400)})
+    assert "multiple of 0.5" in problems(compile_schema(prop("number", multipleOf=0.5)), {"x": 10**400})
+
+
 def test_a_schema_that_refers_to_itself_in_alternatives_is_given_up_not_waited_for() -> None:
     """T19: two alternatives at each of a hundred levels would take longer than the universe has been there."""
     schema = {"anyOf": [{"$ref": "#"}, {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}]}

@@ -16,7 +16,8 @@ from cairn.framework import config as configuration
 from cairn.framework.config import Config
 from cairn.framework.folder import Findings, agents_in, is_agent_folder, is_private, load_folder
 from cairn.framework.modules import ModuleProblem, import_file, shown
-from cairn.harness.agent import NAME, Agent
+from cairn.harness.agent import Agent
+from cairn.harness.definition import NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, get_args, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from cairn.errors import UsageError
-from cairn.harness.function_tool import as_tool, compile_hook, decorate, is_async, unknown_option
+from cairn.harness.definition import (
+    Instructions,
+    check_name,
+    checked_instructions,
+    checked_model,
+    checked_thinking,
+    refuse_async,
+)
+from cairn.harness.function_tool import as_tool, compile_hook, decorate, unknown_option
 from cairn.harness.hooks import Hook
 from cairn.harness.limits import Limits
 from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
 from cairn.harness.sandbox.protocol import SandboxFactory
-from cairn.harness.schema import place_of
 from cairn.harness.state import Draft, StateType
 from cairn.harness.tools import Repeat, Tool
 from cairn.harness.turn_view import Rendered, Turn
@@ -31,12 +37,8 @@ from cairn.harness.turn_view import Rendered, Turn
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
-Instructions = str | Callable[[Turn[Any]], str]
 Prepare = TypeVar("Prepare", bound=Callable[[Turn[Any]], None])
 HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
-
-#: Names are durable keys and URL segments: kebab-case.
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 _OPTIONS = (
     "model", "instructions", "tools", "sandbox", "state", "thinking", "limits", "description", "aliases", "max_tokens",
@@ -112,14 +114,14 @@ class Agent(Generic[S]):
             raise UsageError(f"{self}: {unknown_option('Agent', option, _OPTIONS)}")
         self._aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
         for each in (name, *self._aliases):
-            _check_name(each, empty_is_fine=each is name)
+            check_name(each, empty_is_fine=each is name)
         self._name = name
-        self._model = _checked_model(self, model)
-        self._instructions = _checked_instructions(self, instructions)
+        self._model = checked_model(self, model)
+        self._instructions = checked_instructions(self, instructions)
         self._tools: dict[str, Tool] = {}
         self.sandbox = sandbox
         self.state_type: StateType[Any] | None = None if state is None else StateType(state)
-        self.thinking = _checked_thinking(self, thinking)
+        self.thinking = checked_thinking(self, thinking)
         self.limits = limits
         self.description = description
         self.max_tokens = max_tokens
@@ -190,7 +192,7 @@ class Agent(Generic[S]):
 
         *Raises* UsageError for an async function or a generator.
         """
-        _refuse_async(f"{self}: prepare", function)
+        refuse_async(f"{self}: prepare", function)
         self.prepares = (*self.prepares, function)
         return function
 
@@ -226,12 +228,12 @@ class Agent(Generic[S]):
         other = copy.copy(self)
         other._tools = dict(self._tools)
         if name is not None:
-            _check_name(name)
+            check_name(name)
             other._name = name
         if model is not None:
-            other._model = _checked_model(self, model)
+            other._model = checked_model(self, model)
         if instructions is not None:
-            other._instructions = _checked_instructions(self, instructions)
+            other._instructions = checked_instructions(self, instructions)
         if description is not None:
             other.description = description
         for given in tools:
@@ -250,7 +252,7 @@ class Agent(Generic[S]):
         """What its folder or project says is now said of this agent. *Idempotent*. *Raises* UsageError for anything that
         the agent itself says otherwise: one of the two places would have no effect."""
         if name is not None and not self._name:
-            _check_name(name)
+            check_name(name)
             self._name = name
         text = None if instructions is None else inspect.cleandoc(instructions)
         said = (
@@ -262,7 +264,7 @@ class Agent(Generic[S]):
             if own and given and own != given:
                 raise UsageError(f"{self}: {what} is said twice, here and beside it; keep one of the two")
         self._instructions = self._instructions or text or ""
-        self._model = self._model or _checked_model(self, model)
+        self._model = self._model or checked_model(self, model)
         self.description = self.description or description or ""
         for tool in tools:
             self._add(tool)
@@ -323,14 +325,14 @@ class Agent(Generic[S]):
         if before is not None and self.state_type is not None and self.state_type.dump(state) != before:
             raise UsageError(f"{self}: a prepare function changed the state; only tools and hooks may")
         tools, added = turn.taken()
-        model = _checked_model(self, turn.model)
+        model = checked_model(self, turn.model)
         if model is None:
             raise UsageError(f"{self} has no model; give it one: Agent(…, model='anthropic:…')")
         return Rendered(
             model=model,
             instructions="\n\n".join(part for part in (written, *map(inspect.cleandoc, added)) if part),
             tools=tools,
-            thinking=_checked_thinking(self, turn.thinking),
+            thinking=checked_thinking(self, turn.thinking),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             settings=self.model_settings,
@@ -353,49 +355,3 @@ def _caller() -> str:
     """`path:line` of whoever made the agent."""
     frame = sys._getframe(2)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _check_name(name: Any, *, empty_is_fine: bool = False) -> None:
-    if name == "" and empty_is_fine:
-        return
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        wanted = re.sub(r"[^a-z0-9]+", "-", str(name).lower()).strip("-")
-        hint = f", such as {wanted!r}" if NAME.fullmatch(wanted) else ""
-        raise UsageError(f"an agent cannot be named {name!r}: use lower-case words joined by hyphens{hint}")
-
-
-def _checked_model(agent: Agent[Any], model: Any) -> str | Model | None:
-    if model is None or isinstance(model, str):
-        if isinstance(model, str) and not all(model.partition(":")):
-            raise UsageError(f"{agent}: model {model!r} is not `provider:model`, such as 'anthropic:claude-sonnet-4-6'")
-        return model
-    if not callable(getattr(model, "stream", None)):
-        raise UsageError(f"{agent}: model {model!r} is neither a `provider:model` text nor a Model")
-    return model  # type: ignore[no-any-return]
-
-
-def _checked_thinking(agent: Agent[Any], thinking: Any) -> ThinkingLevel | None:
-    if thinking is not None and thinking not in get_args(ThinkingLevel):
-        raise UsageError(f"{agent}: thinking={thinking!r}; use one of {', '.join(get_args(ThinkingLevel))}")
-    return thinking  # type: ignore[no-any-return]
-
-
-def _checked_instructions(agent: Agent[Any], instructions: Any) -> Instructions:
-    if isinstance(instructions, str):
-        return inspect.cleandoc(instructions)
-    if not callable(instructions):
-        raise UsageError(f"{agent}: instructions are a text or a function of the turn, not {type(instructions).__name__}")
-    _refuse_async(f"{agent}: instructions", instructions)
-    return instructions  # type: ignore[no-any-return]
-
-
-def _refuse_async(label: str, function: Any) -> None:
-    if not callable(function):
-        raise UsageError(f"{label}: a function is needed, not {type(function).__name__}")
-    generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    if generator or is_async(function):
-        raise UsageError(
-            f"{label}: {getattr(function, '__name__', function)} ({place_of(function)}) is "
-            f"{'a generator' if generator else 'async'}, but it runs before every model call and must be a plain function; "
-            f"do the waiting in a tool or in on_message and keep the result in the state"
-        )
