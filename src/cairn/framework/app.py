@@ -126,6 +126,8 @@ class App:
                 await asyncio.shield(self._worker.join())
         finally:
             await self._listeners.stop()
+            for model in self._models.values():
+                await _close(model)
             if not self._is_foreign:
                 await self.store.close()
             self._store, self._worker = None, None
@@ -164,6 +166,13 @@ class App:
         for agent in self.agents:
             if agent.model is not None:
                 await self._resolve(agent.model).warm()
+
+
+async def _close(model: Model) -> None:
+    """Let go of a model's connections, if it keeps any."""
+    close = getattr(model, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def _by_name(agents: Sequence[Agent[Any]]) -> dict[str, Agent[Any]]:
