@@ -130,7 +130,7 @@ def test_rendering_the_same_state_twice_gives_the_same_request() -> None:
 
 
 def test_a_prepare_function_cannot_change_the_state() -> None:
-    """S8: state changes only with an outcome; a change here would be lost or seen twice."""
+    """State changes only with an outcome; a change here would be lost or seen twice."""
     support = Agent("support", model="a:b", state=Case)
 
     @support.prepare

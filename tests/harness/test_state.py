@@ -58,7 +58,7 @@ def test_a_new_conversation_starts_with_the_defaults_and_stores_none_of_them() -
 
 
 def test_what_is_assigned_and_what_is_changed_in_place_is_found() -> None:
-    """S8: everything a call did to the state is in its one outcome."""
+    """Everything a call did to the state is in its one outcome."""
     one = draft({"notes": b'["a"]', "people": b'{"x": {"name": "X"}}'})
     one.value.escalated = True
     one.value.note("b")
@@ -74,7 +74,7 @@ def test_what_is_assigned_and_what_is_changed_in_place_is_found() -> None:
 
 
 def test_assigning_an_equal_value_changes_nothing() -> None:
-    """S8: no record without a fact."""
+    """No record without a fact."""
     one = draft({"notes": b'["a"]'})
     one.value.notes = ["a"]
     one.value.escalated = False
@@ -90,7 +90,7 @@ def test_a_draft_that_nobody_looks_at_never_reads_the_state() -> None:
 
 
 def test_two_drafts_share_nothing() -> None:
-    """S12, within one instance: a parallel call cannot see what another has not committed."""
+    """A parallel call cannot see what another has not committed."""
     stored = {"notes": b'["a"]'}
     one, other = draft(stored), draft(stored)
     one.value.notes.append("b")
@@ -100,7 +100,7 @@ def test_two_drafts_share_nothing() -> None:
 
 
 def test_a_draft_keeps_what_it_copied_when_the_store_of_fields_goes_on() -> None:
-    """S12: the copy is made at the call, not at the first look."""
+    """The copy is made at the call, not at the first look."""
     stored = {"notes": b'["a"]'}
     one = draft(stored)
     stored["notes"] = b'["a", "b"]'
@@ -122,12 +122,12 @@ def test_a_draft_keeps_what_it_copied_when_the_store_of_fields_goes_on() -> None
 def test_two_drafts_collide_only_in_a_field_both_changed(
     changed: set[str], copied: dict[str, int], current: dict[str, int], expected: tuple[str, ...]
 ) -> None:
-    """S11: the later commit wins a field, and that it did so is recorded."""
+    """The later commit wins a field, and that it did so is recorded."""
     assert conflicts(changed, copied, current) == expected
 
 
 def test_a_draft_names_the_fields_that_somebody_else_committed_meanwhile() -> None:
-    """S11: the same, seen from a call."""
+    """The same, seen from a call."""
     one = draft(escalated=1, notes=1)
     one.value.escalated = True
     one.value.note("x")
@@ -218,7 +218,7 @@ def test_a_class_that_cannot_be_state_is_refused_at_definition(cls: Any, said: s
     st.integers(-(2**63), 2**63),
 )
 def test_what_a_draft_changed_is_what_the_next_one_reads(by: dict[str, int], n: int) -> None:
-    """S8: applying the changes to the stored fields gives the very value the call had."""
+    """Applying the changes to the stored fields gives the very value the call had."""
     kind = StateType(Counter)
     one = Draft(kind, {})
     one.value.n, one.value.by = n, by

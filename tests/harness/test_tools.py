@@ -73,7 +73,7 @@ def test_a_tool_is_never_repeated_unless_it_says_so() -> None:
 
 
 def test_an_async_tool_runs_on_the_loop_and_a_sync_one_never_does() -> None:
-    """L7: a blocking tool does not hold up every other instance of the process."""
+    """A blocking tool does not hold up every other instance of the process."""
 
     @tool
     async def here() -> int:
@@ -320,7 +320,7 @@ def test_blocks_pass_through_and_details_stay_off_the_model() -> None:
 
 
 def test_a_file_name_that_is_no_utf_8_can_be_recorded() -> None:
-    """S14: what could not be encoded would stop the instance; it is escaped where it enters."""
+    """What could not be encoded would stop the instance; it is escaped where it enters."""
     name = b"caf\xe9".decode("utf-8", "surrogateescape")
 
     for value in (name, ToolResult(name), [Text(text=name)]):
@@ -329,7 +329,7 @@ def test_a_file_name_that_is_no_utf_8_can_be_recorded() -> None:
 
 
 def test_a_value_that_is_no_json_does_not_hide_that_the_call_was_made() -> None:
-    """S9: the effect happened; the model must not be led to repeat it."""
+    """The effect happened; the model must not be led to repeat it."""
     result = result_of("look", threading.Lock())
 
     assert result.is_error
