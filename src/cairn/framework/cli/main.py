@@ -151,6 +151,22 @@ def _run_agent(given: Arguments) -> int:
     )
 
 
+def _declare_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", nargs="?", metavar="AGENT", help="one agent; without it the whole project")
+
+
+def _info(given: Arguments) -> int:
+    from cairn.framework.cli import info
+
+    return info.info(given.target, json=given.json)
+
+
+def _check(given: Arguments) -> int:
+    from cairn.framework.cli import info
+
+    return info.check(given.target, json=given.json)
+
+
 def _declare_ls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", nargs="?", metavar="KIND", help="only instances of this kind")
     parser.add_argument("--limit", type=at_least(1), default=100, metavar="N", help="how many to show (100)")
@@ -200,6 +216,8 @@ def _doctor(given: Arguments) -> int:
 
 VERBS: tuple[Verb, ...] = (
     Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
+    Verb("info", "show what was found and what the model would see, offline", _declare_target, _info, has_store=False),
+    Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
     Verb("log", "show an instance's log as a timeline", _declare_log, _log),
     Verb(

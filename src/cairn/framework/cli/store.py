@@ -17,14 +17,21 @@ DEFAULT_STORE = Path(".cairn") / "cairn.db"
 
 
 def named(store: str | None) -> Path:
-    """The path a command means: its `--store`, else CAIRN_STORE, else the default. Raises UsageError for what is no path."""
+    """The path a command means: `--store`, CAIRN_STORE, the project's, the default. Raises UsageError for what is no path."""
     store = store or os.environ.get("CAIRN_STORE")
     if not store:
-        return DEFAULT_STORE
+        return _configured() or DEFAULT_STORE
     if "://" in store:
         scheme = store.partition("://")[0]
         raise UsageError(f"store '{scheme}://…' is not a path: this version stores in SQLite; name a file")
     return Path(store)
+
+
+def _configured() -> Path | None:
+    """The store `[tool.cairn]` names, if it does."""
+    from cairn.framework.config import find
+
+    return find().store
 
 
 def existing(store: str | None) -> Path:
