@@ -90,7 +90,7 @@ class AgentApplication:
     async def _sandbox(self, fiber: Fiber) -> tuple[Sandbox | None, Sequence[Tool]]:
         if self.agent.sandbox is None:
             return None, ()
-        from cairn.harness.sandbox import file_tools
+        from cairn.harness.sandbox.files import file_tools
 
         directory = os.path.join(self._directory, fiber.instance.uid)
         sandbox = await self.agent.sandbox.open(str(fiber.instance.address), directory)

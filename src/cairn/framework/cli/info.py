@@ -76,7 +76,7 @@ def _find(target: str | None) -> Found:
 def _sandbox_tools(agent: Agent[Any]) -> list[Tool]:
     if agent.sandbox is None:
         return []
-    from cairn.harness.sandbox import file_tools
+    from cairn.harness.sandbox.files import file_tools
 
     return list(file_tools())
 
