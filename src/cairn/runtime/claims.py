@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from cairn.runtime.settings import POISON_BACKOFF_BASE_SECONDS, POISON_BACKOFF_MAX_SECONDS
 from cairn.runtime.storage.store import DueRow
 
+#: Seconds after its last try at which a failure is forgotten: by then somebody else has it, or it is not due any more.
+FORGET_SECONDS = 2 * POISON_BACKOFF_MAX_SECONDS
+
 
 def choose(rows: Iterable[DueRow], running: Mapping[str, int], free: int) -> list[DueRow]:
     """At most `free` instances to claim, once each, oldest alarm first, the tenant that runs least first."""
@@ -79,5 +82,8 @@ class Troubles:
         return trouble.alarm is None or trouble.alarm == row.due_at
 
     def next_try(self, now: float) -> float | None:
-        """Seconds until the first of them may be tried again."""
-        return min((max(0.0, trouble.until - now) for trouble in self._by_instance.values()), default=None)
+        """Seconds until the next of them may be tried again. Those that may be already are looked at by every scan."""
+        for n, trouble in list(self._by_instance.items()):
+            if now > trouble.until + FORGET_SECONDS:
+                self.cured(n)
+        return min((trouble.until - now for trouble in self._by_instance.values() if trouble.until > now), default=None)

@@ -222,8 +222,14 @@ async def _aborted(fiber: Fiber, deadline: float) -> str:
 
 async def _end(work: asyncio.Future[Any]) -> None:
     """Cancel the method and give it a moment; one that ignores cancellation is abandoned: what it appends is refused."""
+    work.add_done_callback(seen)
     if not work.done() and work.cancel() and not (await asyncio.wait({work}, timeout=CANCEL_GRACE_SECONDS))[0]:
         logger.error("a fiber's method ignores its cancellation and is left behind: %r", work)
+
+
+def seen(work: asyncio.Future[Any]) -> None:
+    """Look at how a task that was cut off ended: what it raised on its way out is nobody's news."""
+    _ = work.cancelled() or work.exception()
 
 
 async def _settle_result(fiber: Fiber, work: asyncio.Future[Any]) -> None:

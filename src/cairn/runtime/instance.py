@@ -8,20 +8,24 @@ out and never retries (S4). One `Instance` exists per (process, n); several task
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import Fenced, FiberFailed, StoreCorrupt
+from cairn.errors import Fenced, FiberFailed, StoreCorrupt, StoreError
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
+from cairn.runtime.settings import APPEND_RETRY_SECONDS, APPEND_RETRY_WAIT_SECONDS
 from cairn.runtime.state import RuntimeState
 from cairn.runtime.storage.store import Address, Append, Batch, Due, Durability, InstanceRow, Row, Store
 from cairn.runtime.threads import INLINE, Threads
+
+logger = logging.getLogger("cairn.runtime")
 
 #: The alarm of an instance: from then on somebody has to own it. A request sets it to now; it stays there while the instance
 #: is owned, so that the work of a dead owner is found at once; hibernating sets it to when the next fiber may run.
@@ -217,8 +221,24 @@ class Instance(Fold):
         return ordinal
 
     async def _write(self, append: Append, records: Sequence[r.Record]) -> int:
-        """Hand one batch to the store and fold it. A cancellation waits for the answer: a write that was handed over
-        happens, and a fold that did not know of it would decide the same thing twice."""
+        """Put one batch into the log and fold it.
+
+        A store that is busy or full has written nothing: it is asked again for a while, because what is to be recorded may
+        be the outcome of an effect, which would be unknown for ever.
+        """
+        limit = self.clock.monotonic() + APPEND_RETRY_SECONDS
+        while True:
+            try:
+                return await self._hand_over(append, records)
+            except StoreError as error:
+                if not error.retryable or self.clock.monotonic() > limit:
+                    raise
+                logger.warning("%s waits with what it has to record: %s", self.address, error)
+            await self.clock.sleep(APPEND_RETRY_WAIT_SECONDS)
+
+    async def _hand_over(self, append: Append, records: Sequence[r.Record]) -> int:
+        """One try. A cancellation waits for the answer: a write that was handed over happens, and a fold that did not know
+        of it would decide the same thing twice."""
         write = asyncio.ensure_future(self.store.append(append))
         cancelled: asyncio.CancelledError | None = None
         while not write.done():

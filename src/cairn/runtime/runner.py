@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
 
 from cairn.errors import Fenced, StoreError
 from cairn.runtime import records as r
-from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info
+from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info, seen
 from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
 from cairn.runtime.ready import backoff_seconds, candidates, ready_at
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
 from cairn.runtime.state import FiberState, Phase
 from cairn.runtime.storage.store import Due
+from cairn.runtime.waiting import nap
 
 logger = logging.getLogger("cairn.runtime")
 
@@ -46,11 +46,13 @@ class Runner:
         self._on_quiet = on_quiet
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[tuple[str, int], float] = {}
-        self._stop = asyncio.Event()
+        self._bell = asyncio.Event()
+        self._stopping = False
 
     def stop(self) -> None:
         """Ask for a clean stop: nothing new is started, what runs is interrupted and goes on elsewhere."""
-        self._stop.set()
+        self._stopping = True
+        self._bell.set()
 
     async def run(self) -> None:
         """Returns when the instance is released or fenced.
@@ -59,6 +61,8 @@ class Runner:
         *Raises* what the log or the store raised; the instance has been dropped then.
         """
         watcher = asyncio.create_task(self.instance.watch())
+        watcher.add_done_callback(self._ring)
+        forget = self.instance.observe(self._bell.set)
         try:
             while not await self._once(watcher):
                 pass
@@ -70,6 +74,7 @@ class Runner:
             self.instance.fence()  # not one more append: others may own the instance before its tasks have ended
             raise
         finally:
+            forget()
             watcher.cancel()
             await self._cancel_all()
             await asyncio.gather(watcher, return_exceptions=True)
@@ -90,41 +95,32 @@ class Runner:
         clock = self.instance.clock
         idle_since = clock.monotonic()
         while not self.instance.fenced:
-            if self._stop.is_set():
-                return _End.STOPPED
-            changed = self.instance.changed()
-            try:
-                if not self._reap():
-                    return _End.LOST
-                wait = self._start_ready()
-                if self._tasks:
-                    idle_since = clock.monotonic()
-                linger = self.idle_seconds - (clock.monotonic() - idle_since)
-                if not self._tasks:
-                    if linger <= 0:
-                        return _End.IDLE
-                    wait = linger if wait is None else min(wait, linger)
-                    self._settle_down()
-            except BaseException:
-                changed.close()
-                raise
-            await self._wait(changed, watcher, wait)
+            self._bell.clear()
             self.is_quiet = False
+            if self._stopping:
+                return _End.STOPPED
+            if watcher.done():
+                watcher.result()
+            if not self._reap():
+                return _End.LOST
+            wait = self._start_ready()
+            if not self._tasks:
+                linger = idle_since + self.idle_seconds - clock.monotonic()
+                if linger <= 0:
+                    return _End.IDLE
+                wait = linger if wait is None else min(wait, linger)
+                self._settle_down()
+            await nap(self._bell, wait)
+            if self._tasks:
+                idle_since = clock.monotonic()
         return _End.FENCED
+
+    def _ring(self, _: asyncio.Future[None]) -> None:
+        self._bell.set()
 
     def _settle_down(self) -> None:
         self.is_quiet = True
         self._on_quiet()
-
-    async def _wait(self, changed: Coroutine[Any, Any, Any], watcher: asyncio.Task[None], timeout: float | None) -> None:
-        extra = [asyncio.ensure_future(changed), asyncio.ensure_future(self._stop.wait())]
-        try:
-            await asyncio.wait({*extra, watcher, *self._tasks.values()}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in extra:
-                future.cancel()
-        if watcher.done() and not self.instance.fenced:
-            watcher.result()
 
     def _candidates(self) -> list[FiberState]:
         return list(candidates(self.instance.runtime, serial=self.instance.application.serial))
@@ -139,7 +135,8 @@ class Runner:
             if wait is None:
                 continue
             if wait <= 0:
-                self._tasks[fiber.id] = asyncio.create_task(self._run(Fiber(self.instance, fiber.id)))
+                task = self._tasks[fiber.id] = asyncio.create_task(self._run(Fiber(self.instance, fiber.id)))
+                task.add_done_callback(self._ring)
             else:
                 next_in = wait if next_in is None else min(next_in, wait)
         return next_in
@@ -216,6 +213,7 @@ class Runner:
         """Cancel what runs and give it a moment; what ignores that is left behind, and its appends are refused."""
         tasks, self._tasks = list(self._tasks.values()), {}
         for task in tasks:
+            task.add_done_callback(seen)
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=2 * CANCEL_GRACE_SECONDS)

@@ -20,7 +20,7 @@ LEASE_MARGIN_SECONDS = 5.0
 #: Seconds without one turn of the event loop after which the lease is no longer renewed: the worker is stuck.
 LOOP_STALL_SECONDS = 60.0
 #: Seconds between two turns that the event loop is asked to show.
-LOOP_TICK_SECONDS = 1.0
+LOOP_TICK_SECONDS = 5.0
 #: Seconds between two looks at who is alive: a killed worker's work is taken over within one (L2: 1 s).
 SWEEP_SECONDS = 0.5
 #: Seconds between two scans of what is due: every commit of a busy worker wakes it, and one scan serves them all.
@@ -44,3 +44,6 @@ POISON_BACKOFF_MAX_SECONDS = 60.0
 BLOCKED_RECHECK_SECONDS = 60.0
 #: Seconds after which the lease row of a worker that nobody can prove dead is removed: far beyond any pause we know.
 FORGET_WORKER_SECONDS = 3600.0
+#: Seconds an owner goes on asking a store that is busy or full to take its append, and the pause between two tries.
+APPEND_RETRY_SECONDS = 60.0
+APPEND_RETRY_WAIT_SECONDS = 0.5

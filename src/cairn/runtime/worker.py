@@ -17,11 +17,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from cairn.clock import Clock
 from cairn.errors import StoreError, UsageError
@@ -36,6 +35,7 @@ from cairn.runtime.residents import Residents
 from cairn.runtime.roster import Census, Roster
 from cairn.runtime.storage.store import Address, DueRow, Store, WorkerRow
 from cairn.runtime.threads import Threads
+from cairn.runtime.waiting import nap
 
 logger = logging.getLogger("cairn.runtime")
 
@@ -129,6 +129,7 @@ class Worker:
         """Ask for a drain: nothing new is claimed, what runs is interrupted and released. Idempotent; any task may call."""
         self._stop.set()
         self._residents.stop()
+        self._work.set()
 
     async def join(self) -> None:
         """Returns when the worker has drained and is unregistered. *Raises* what ended it, if it was not `stop`.
@@ -149,7 +150,8 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
         try:
             async with self:
-                await self._until_ended()
+                assert self._main is not None
+                await asyncio.wait({self._main})
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
@@ -171,7 +173,7 @@ class Worker:
             news = self._news
             if await self._is_quiet():
                 return
-            await self._wait(news.wait(), timeout=self.settings.poll_seconds)
+            await nap(news, self.settings.poll_seconds)
 
     @property
     def running(self) -> list[Address]:
@@ -195,11 +197,11 @@ class Worker:
                     if not error.retryable:
                         raise
                     logger.warning("the store refuses for now; trying again: %s", error)
-                    timeout = self.settings.sweep_seconds
-                    await self._wait(self._stop.wait(), timeout=timeout)
+                    await nap(self._stop, self.settings.sweep_seconds)
                     continue
-                await self._wait(self._work.wait(), self._stop.wait(), timeout=timeout)
-                await self._pause_between_scans()
+                await nap(self._work, timeout)
+                # Every commit of a busy worker may wake it: one scan serves those that come close together.
+                await nap(self._stop, self._scanned + self.settings.scan_gap_seconds - self.clock.monotonic())
             await self._residents.drain(self.settings.drain_seconds)
         finally:
             await self._residents.drop()
@@ -227,35 +229,13 @@ class Worker:
 
     async def _round(self) -> float:
         """Sweep if it is time, claim what there is; return how long nothing is known to happen."""
+        self._work.clear()
         now = self.clock.monotonic()
         if now >= self._swept + self.settings.sweep_seconds:
             await self._sweep()
         if self._may_claim():
             await self._claim_due()
         return await self._timeout()
-
-    async def _pause_between_scans(self) -> None:
-        """Every commit of a busy worker may wake it: one scan serves those that come close together."""
-        rest = self._scanned + self.settings.scan_gap_seconds - self.clock.monotonic()
-        if rest > 0:
-            await self._wait(self._stop.wait(), timeout=rest)
-
-    async def _wait(self, *what: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:
-        """Return when one of them ends, the worker ends, or at the timeout. The others are cancelled."""
-        tasks = {asyncio.ensure_future(one) for one in what}
-        ended = {self._main} if self._main is not None and self._main is not asyncio.current_task() else set()
-        try:
-            done, _ = await asyncio.wait({*tasks, *ended}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done & tasks:
-            if not task.cancelled():
-                task.result()
-
-    async def _until_ended(self) -> None:
-        await self._wait(self._stop.wait())
 
     async def _timeout(self) -> float:
         """Seconds until the next alarm, retry or sweep, whichever is first."""
@@ -266,8 +246,8 @@ class Worker:
             waits.append(alarm - wall)
         retry = self.troubles.next_try(self.clock.monotonic())
         if retry is not None:
-            waits.append(max(retry, self.settings.scan_gap_seconds))
-        return max(0.0, min(waits))
+            waits.append(retry)
+        return max(self.settings.scan_gap_seconds, min(waits))
 
     # --- who is alive
 
@@ -309,7 +289,6 @@ class Worker:
 
     async def _due_rows(self) -> list[DueRow]:
         """What may be claimed now: due, not in trouble, and owned by nobody alive."""
-        self._work.clear()
         self._scanned = now = self.clock.monotonic()
         limit = settings.SCAN_ROWS + len(self.troubles) + len(self._residents)
         rows = await self._due(limit)
