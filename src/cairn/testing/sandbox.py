@@ -272,6 +272,26 @@ class SandboxContract:
 
         asyncio.run(main())
 
+    def test_closing_ends_what_runs(self) -> None:
+        """Whoever awaits the command gets an answer, and nothing of it acts after `close` has returned."""
+
+        async def main() -> None:
+            with tempfile.TemporaryDirectory(prefix="cairn-sandbox-") as name:
+                directory = _furnished(name)
+                first = await self.factory(directory).open("test/sandbox", str(directory / "private"))
+                seen = asyncio.Event()
+                running = asyncio.ensure_future(first.exec(f"echo on; {HEARTBEAT}", on_output=lambda _: seen.set()))
+                await seen.wait()
+                await first.close()
+                second = await self.factory(directory).open("test/sandbox", str(directory / "private"))
+                await self._assert_still(second)
+                await second.close()
+                async with asyncio.timeout(10):
+                    await asyncio.wait([running])
+                assert running.exception() is not None or running.result().exit_code != 0
+
+        asyncio.run(main())
+
     def test_a_closed_sandbox_runs_nothing(self) -> None:
         """It says that it is closed."""
 

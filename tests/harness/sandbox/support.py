@@ -25,9 +25,17 @@ class Call:
     sandbox: Sandbox | None
     shown: list[str] = field(default_factory=list)
     processes: list[ProcessInfo] = field(default_factory=list)
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     def progress(self, text: str) -> None:
         self.shown.append(text)
+        self._more.set()
+
+    async def has_shown(self, text: str) -> None:
+        """Returns when exactly this has been shown as progress."""
+        while text not in self.shown:
+            self._more.clear()
+            await self._more.wait()
 
     async def process_started(self, process: ProcessInfo) -> None:
         self.processes.append(process)
@@ -72,13 +80,13 @@ def blocks_of(result: ToolResult) -> Sequence[Text | Image]:
     return result.content
 
 
-def at_desk(tmp_path: Path, body: Callable[[Desk], Awaitable[T]]) -> T:
+def at_desk(tmp_path: Path, body: Callable[[Desk], Awaitable[T]], env: dict[str, str] | None = None) -> T:
     """Run `body` with the tools over an empty directory."""
 
     async def main() -> T:
         folder = tmp_path / "files"
         folder.mkdir(exist_ok=True)
-        sandbox = await local(folder).open("test/desk", str(tmp_path / "private"))
+        sandbox = await local(folder, env=env or {}).open("test/desk", str(tmp_path / "private"))
         try:
             async with asyncio.timeout(60):
                 tools = {tool.name: tool for tool in file_tools()}

@@ -152,85 +152,118 @@ class OutputPipe:
         self.close()
 
 
-class Command:
-    """A command under its supervisor. `prepare`, then `go`, then `exited`; `end` at any time."""
+class Command(asyncio.Protocol):
+    """A command under its supervisor. `prepare`, then `go`, then `exited`; `end` at any time, by whoever wants it dead."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._grace_seconds = GRACE_SECONDS
-        self._is_gone = False
-        self.process: ProcessInfo | None = None
-        self.exit_code: int | None = None
-        """Known once `exited` or `end` returned, unless the supervisor was killed."""
+    def __init__(self, grace_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._grace_seconds = grace_seconds
+        self._transport: asyncio.WriteTransport | None = None
+        self._heard = bytearray()
+        self._ready: asyncio.Future[ProcessInfo] = loop.create_future()
+        self._exit: asyncio.Future[tuple[int, int]] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._is_dead = False
 
     @classmethod
     async def prepare(cls, control: socket.socket, request: Request) -> Command:
         """The command's processes exist and wait for `go`; nothing of the command itself has run."""
         control.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=control)
-        command = cls(reader, writer)
-        command._grace_seconds = request.grace_seconds
+        loop = asyncio.get_running_loop()
+        _, command = await loop.create_unix_connection(lambda: cls(request.grace_seconds), sock=control)
         try:
-            writer.write(request.encode())
-            _, pid, group, started = await command._hear("ready")
+            command._say(request.encode())
+            await asyncio.shield(command._ready)
         except BaseException:
-            writer.close()  # the supervisor sees the end of the socket and ends
+            command.leave()  # the supervisor sees the end of the socket and ends
             raise
-        boot, host = processes.boot_id(), processes.host_name()
-        command.process = ProcessInfo(pid=pid, group=group, started=started, boot=boot, host=host)
         return command
 
     @property
+    def process(self) -> ProcessInfo:
+        """Where it runs; known as soon as it is prepared."""
+        return self._ready.result()
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, as far as has been heard."""
+        is_known = self._exit.done() and self._exit.exception() is None
+        return self._exit.result()[0] if is_known else None
+
+    @property
     def is_gone(self) -> bool:
-        """Nothing of its tree lives, as far as has been heard."""
-        return self._is_gone or self._reader.at_eof()
+        """Nothing of its tree lives. A supervisor that was killed said nothing of the kind."""
+        return self._is_dead or (self._gone.done() and self._gone.exception() is None)
 
     def go(self) -> None:
-        self._writer.write(b"g")
+        self._say(b"g")
 
     async def exited(self) -> tuple[int, int]:
         """The command ended: its exit code, and how many processes it left behind. Raises SandboxError if it never began."""
-        kind, *rest = await self._hear("exited", "failed")
-        if kind == "failed":
-            raise SandboxError(f"the command could not be started: {rest[0]}")
-        return rest[0], rest[1]
+        return await asyncio.shield(self._exit)
 
     async def end(self) -> None:
         """Nothing of the tree lives: TERM, the grace, KILL; by the supervisor, or by us when it does not answer.
 
-        *Cancelled*: goes on all the same; callers that may be cancelled wrap it in `to_the_end`.
+        *Cancelled*: the end goes on, but is not awaited; callers that may be cancelled wrap it in `to_the_end`.
         """
         try:
             async with asyncio.timeout(self._grace_seconds + END_SLACK_SECONDS):
-                self._writer.write(b"e")
-                await self._hear("gone")
+                self._say(b"e")
+                await asyncio.shield(self._gone)
         except (TimeoutError, SandboxError):
-            if self.process is not None:
-                await asyncio.to_thread(end_tree, self.process)
+            await asyncio.to_thread(end_tree, self.process)
         finally:
-            self._is_gone = True
-            self._writer.close()
+            self.leave()
 
     def leave(self) -> None:
-        """Stop following: everything of the tree has ended by itself."""
-        self._is_gone = True
-        self._writer.close()
+        """Stop listening. What still lives of the tree is ended by its supervisor, as if the worker had died."""
+        self._is_dead = True
+        if self._transport is not None:
+            self._transport.close()
 
-    async def _hear(self, *kinds: str) -> list[Any]:
-        """The next message of one of these kinds."""
-        while True:
-            try:
-                line = await self._reader.readline()
-            except ConnectionError:
-                line = b""
-            if not line.endswith(b"\n"):
-                raise SandboxError("the command's supervisor was killed; how far the command came is unknown")
-            message: list[Any] = json.loads(line)
-            if message[0] == "exited":
-                self.exit_code = message[1]
-            if message[0] in kinds:
-                return message
+    def _say(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # ------------------------------------------------------------------ what the supervisor says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._heard += data
+        *lines, rest = bytes(self._heard).split(b"\n")
+        self._heard = bytearray(rest)
+        for line in lines:
+            kind, *values = json.loads(line)
+            if kind == "ready":
+                pid, group, started = values
+                boot, host = processes.boot_id(), processes.host_name()
+                _settle(self._ready, ProcessInfo(pid=pid, group=group, started=started, boot=boot, host=host))
+            elif kind == "exited":
+                _settle(self._exit, (values[0], values[1]))
+            elif kind == "failed":
+                _settle(self._exit, SandboxError(f"the command could not be started: {values[0]}"))
+            elif kind == "gone":
+                _settle(self._gone, None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        lost = SandboxError("the command's supervisor was killed; how far the command came is unknown")
+        for future in (self._ready, self._exit, self._gone):
+            _settle(future, lost)
+
+
+def _settle(future: asyncio.Future[Any], outcome: object) -> None:
+    """The future has an outcome, this one unless it had one before."""
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+        future.exception()  # nobody need ask for it
+    else:
+        future.set_result(outcome)
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

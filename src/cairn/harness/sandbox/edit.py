@@ -113,7 +113,7 @@ async def _read(sandbox: Sandbox, asked: str) -> tuple[str, str]:
 def _told(path: str, patch: Patch) -> ToolResult:
     lines = ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in patch.lines)
     count = len(patch.lines)
-    text = f"Changed {path}: {count} edit{'' if count == 1 else 's'}, at what was line {lines}."
+    text = f"Changed {path}: {count} edit{'' if count == 1 else 's'} (before the change: line {lines})."
     if patch.is_loose:
         text += " The old text did not match to the letter: quotes, dashes, spaces or line ends differed."
     return ToolResult(text, details={"path": path, "diff": patch.diff, "edits": count, "first_line": patch.lines[0][0]})

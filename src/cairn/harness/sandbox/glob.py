@@ -63,30 +63,52 @@ async def _run(context: Any, arguments: dict[str, Any]) -> ToolResult:
     return ToolResult(f"{cut.text}\n\n[The first {cut.lines}; there are more. Narrow the pattern or the path.]")
 
 
-async def _files(sandbox: Sandbox, top: str) -> AsyncIterator[str]:
-    """Every file below `top` in the order of names, relative to it; the same files as a search looks into."""
-    pending: list[tuple[str, bool, tuple[tuple[str, Rules], ...]]] = [("", True, ())]
+async def _files(sandbox: Sandbox, folder: str) -> AsyncIterator[str]:
+    """Every file below `folder` in the order of names, relative to it; the same files as a search looks into."""
+    top, start, rules = await _above(sandbox, await sandbox.real_path(folder))
+    pending: list[tuple[str, bool, tuple[tuple[str, Rules], ...]]] = [(start, True, rules)]
     visited = 0
     while pending:
         path, is_directory, rules = pending.pop()
         if not is_directory:
-            yield path
+            yield path[len(start) :]
             continue
         visited += 1
         if visited > DIRECTORIES_MAX:
             raise ToolError(f"More than {DIRECTORIES_MAX} directories; look below a narrower path.")
-        prefix = f"{path}/" if path else ""
         try:
-            entries = await sandbox.list(posixpath.join(top, path) if path else top)
+            entries = await sandbox.list(posixpath.join(top, path))
         except OSError:
-            if not path:
+            if path == start:
                 raise
             continue
-        names = {posixpath.basename(entry.path): entry.kind for entry in entries}
-        if names.get(".gitignore") == "file":
-            text = decode(await sandbox.read(posixpath.join(top, prefix, ".gitignore")))
-            rules = (*rules, (prefix, Rules(text)))
-        for name, kind in sorted(names.items(), reverse=True):
-            below = prefix + name
-            if kind in ("file", "directory") and name != ".git" and not is_ignored([*rules], below, kind == "directory"):
-                pending.append((below, kind == "directory", rules))
+        kinds = {posixpath.basename(entry.path): entry.kind for entry in entries}
+        if kinds.get(".gitignore") == "file":
+            rules = (*rules, *await _rules_in(sandbox, top, path))
+        for name, kind in sorted(kinds.items(), reverse=True):
+            below = path + name
+            if kind == "directory" and name != ".git" and not is_ignored([*rules], below, True):
+                pending.append((below + "/", True, rules))
+            elif kind == "file" and not is_ignored([*rules], below, False):
+                pending.append((below, False, rules))
+
+
+async def _above(sandbox: Sandbox, folder: str) -> tuple[str, str, tuple[tuple[str, Rules], ...]]:
+    """The top of the repository that the directory is in (or of everything), its path in it, and the rules on the way."""
+    top, names = folder, []
+    while await sandbox.stat(posixpath.join(top, ".git")) is None and posixpath.dirname(top) != top:
+        names.append(posixpath.basename(top))
+        top = posixpath.dirname(top)
+    prefix = ""
+    rules: tuple[tuple[str, Rules], ...] = ()
+    for name in reversed(names):
+        rules += await _rules_in(sandbox, top, prefix)
+        prefix += name + "/"
+    return top, prefix, rules
+
+
+async def _rules_in(sandbox: Sandbox, top: str, prefix: str) -> tuple[tuple[str, Rules], ...]:
+    try:
+        return ((prefix, Rules(decode(await sandbox.read(posixpath.join(top, prefix, ".gitignore"))))),)
+    except OSError:
+        return ()

@@ -36,7 +36,7 @@ ANSWER_BYTES_MAX = 8 * 1024 * 1024
 
 _RIPGREP = (
     "rg --json --no-config --hidden --no-require-git --no-ignore-global --no-ignore-exclude --no-ignore-dot"
-    " --no-ignore-messages --sort=path --glob='!.git'"
+    " --no-ignore-messages --crlf --sort=path"
 )
 
 
@@ -45,7 +45,7 @@ def grep_tool() -> Tool:
     return make_tool(
         "grep",
         f"""Search in files, line by line. Shows path:line: text. Hidden files are searched; binary files, .git and what
-        .gitignore excludes are not. Lines are cut at {LINE_CHARACTERS_MAX} characters.""",
+        .gitignore excludes are not, unless glob names it. Lines are cut at {LINE_CHARACTERS_MAX} characters.""",
         {
             "pattern": {"type": "string", "minLength": 1, "description": "A regular expression, or plain text with literal."},
             "path": {"type": "string", "description": "A directory or one file; the working directory if not given."},
@@ -141,6 +141,7 @@ def search_command(request: dict[str, Any], python: str = "python3") -> str:
         "-i" * request["ignore_case"],
         f"-C{request['context']}",
         f"--glob={shlex.quote(request['glob'])}" if request["glob"] else "",
+        "--glob='!.git'",  # the last glob that matches decides
         "-e " + shlex.quote(request["pattern"]),
         "-- " + shlex.quote("./" + (request["file"] or "")),
     ]

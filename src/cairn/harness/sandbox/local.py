@@ -14,7 +14,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from cairn.errors import SandboxError, UsageError
@@ -111,7 +111,7 @@ class LocalSandbox:
         self._grace_seconds = grace_seconds
         self._shell = shutil.which("bash", path=env.get("PATH")) or "/bin/sh"
         self._server = CommandServer()
-        self._left: list[Command] = []
+        self._commands: set[Command] = set()
         self._is_closed = False
 
     @property
@@ -144,6 +144,7 @@ class LocalSandbox:
             control = self._server.begin(pipe.writer)
             pipe.close_writer()
             running = await Command.prepare(control, request)
+            self._commands = {command for command in self._commands if not command.is_gone} | {running}
             try:
                 return await self._follow(running, pipe, output, timeout_seconds, on_started)
             except BaseException:
@@ -175,7 +176,7 @@ class LocalSandbox:
         timeout_seconds: float | None,
         on_started: Callable[[ProcessInfo], Awaitable[None]] | None,
     ) -> ExecResult:
-        if on_started is not None and running.process is not None:
+        if on_started is not None:
             await on_started(running.process)
         timed_out = background = False
         others = 0
@@ -190,9 +191,7 @@ class LocalSandbox:
             background = True
             await to_the_end(running.end())
         await _ended(pipe, DRAIN_SECONDS)
-        if others and not background:
-            self._leave(running)
-        elif not running.is_gone:
+        if not others and not timed_out:
             running.leave()
         output.close()
         return ExecResult(
@@ -205,19 +204,15 @@ class LocalSandbox:
             left_running=0 if background else others,
         )
 
-    def _leave(self, running: Command) -> None:
-        self._left = [*(command for command in self._left if not command.is_gone), running]
-
     async def reap(self, process: ProcessInfo) -> bool:
         """What is left of a tree is dead: a former owner's on this host, found by pid and start time, or by its mark."""
         return await to_the_end(asyncio.to_thread(end_tree, process))
 
     async def close(self) -> None:
-        """Nothing that a command left running lives any more. Idempotent."""
+        """Nothing of any command lives, be it running or left running. Idempotent."""
         self._is_closed = True
-        left, self._left = self._left, []
-        for command in left:
-            await to_the_end(command.end())
+        commands, self._commands = self._commands, set()
+        await to_the_end(_all_ended([command for command in commands if not command.is_gone]))
         self._server.close()
 
     # ------------------------------------------------------------------ files
@@ -260,6 +255,10 @@ def _both(first: Callable[[bytes], None], second: Callable[[bytes], None]) -> Ca
         second(data)
 
     return feed
+
+
+async def _all_ended(commands: Sequence[Command]) -> None:
+    await asyncio.gather(*(command.end() for command in commands))
 
 
 async def _ended(pipe: OutputPipe, seconds: float) -> bool:

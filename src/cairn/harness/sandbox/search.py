@@ -176,14 +176,33 @@ def _one(token: str, character: str) -> bool:
 # ---------------------------------------------------------------------- the program
 
 
-def files_below(top: str, prefix: str = "", rules: "tuple[tuple[str, Rules], ...]" = ()) -> "Iterator[str]":
-    """Every file below a directory that is to be searched, as paths relative to it."""
-    here = [*rules]
+def above(folder: str) -> "tuple[str, str, list[tuple[str, Rules]]]":
+    """The top of the repository a directory is in (or of the disk), the directory's path in it, and the rules on the way."""
+    top, names = folder, []
+    while not os.path.exists(os.path.join(top, ".git")) and os.path.dirname(top) != top:
+        names.append(os.path.basename(top))
+        top = os.path.dirname(top)
+    prefix = ""
+    rules = []
+    for name in reversed(names):
+        rules += rules_in(os.path.join(top, prefix), prefix)
+        prefix += name + "/"
+    return top, prefix, rules
+
+
+def rules_in(folder: str, prefix: str) -> "list[tuple[str, Rules]]":
+    """The rules of a directory, if it has any."""
     try:
-        with open(os.path.join(top, prefix, ".gitignore"), encoding="utf-8", errors="replace") as file:
-            here.append((prefix, Rules(file.read())))
+        with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as file:
+            return [(prefix, Rules(file.read()))]
     except OSError:
-        pass
+        return []
+
+
+def files_below(top: str, prefix: str, rules: "list[tuple[str, Rules]]", glob: "Glob | None", base: int) -> "Iterator[str]":
+    """Every file below `prefix` that is to be searched, relative to `top`. The glob is about paths without `base` characters,
+    and finds what rules exclude: who names a file means it."""
+    here = [*rules, *rules_in(os.path.join(top, prefix), prefix)]
     try:
         with os.scandir(os.path.join(top, prefix)) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -191,12 +210,14 @@ def files_below(top: str, prefix: str = "", rules: "tuple[tuple[str, Rules], ...
         return
     for entry in listed:
         path = prefix + entry.name
-        is_directory = entry.is_dir(follow_symlinks=False)
-        if entry.name == ".git" or is_ignored(here, path, is_directory):
+        if entry.name == ".git":
             continue
-        if is_directory:
-            yield from files_below(top, path + "/", tuple(here))
-        elif entry.is_file(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False):
+            if not is_ignored(here, path, True):
+                yield from files_below(top, path + "/", here, glob, base)
+            continue
+        wanted = glob.matches(path[base:]) if glob else not is_ignored(here, path, False)
+        if wanted and entry.is_file(follow_symlinks=False):
             yield path
 
 
@@ -248,7 +269,10 @@ def main(request: str) -> None:
         sys.exit(f"not a regular expression: {error}")
     glob = Glob(wanted["glob"]) if wanted["glob"] else None
     left = wanted["limit"]
-    paths = files_below(".") if wanted["file"] is None else [wanted["file"]]
-    for path in paths:
-        if left and (glob is None or glob.matches(path)):
-            left = search(path, path, expression, wanted["context"], left)
+    if wanted["file"] is not None:
+        search(wanted["file"], wanted["file"], expression, wanted["context"], left)
+        return
+    top, prefix, rules = above(os.getcwd())
+    for path in files_below(top, prefix, rules, glob, len(prefix)):
+        if left:
+            left = search(os.path.join(top, path), path[len(prefix) :], expression, wanted["context"], left)
