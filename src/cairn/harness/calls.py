@@ -29,8 +29,9 @@ logger = logging.getLogger("cairn.harness")
 PROGRESS_CHARACTERS = 4_096
 #: Seconds between two progress records of one call: five a second look live and cost nothing.
 PROGRESS_SECONDS = 0.2
-#: Characters of one call's result. A record holds at most 1 MB; long output belongs into a file the model can page through.
-RESULT_CHARACTERS = 400_000
+#: Bytes of one call's result as it is recorded. The outcomes of parallel calls share a batch of at most 1 MB; twice what the
+#: file tools return at most, and longer output belongs into a file the model can page through.
+RESULT_BYTES = 100_000
 
 Append = Callable[[Sequence[r.Record], Durability], Awaitable[object]]
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -180,16 +181,27 @@ def state_change(draft: Draft[Any] | None, versions: dict[str, int], scope: str)
 
 
 def bounded_content(content: tuple[ResultContent, ...]) -> tuple[ResultContent, ...]:
-    """The content, cut to what one record may hold, saying so."""
-    left = RESULT_CHARACTERS
+    """The content, cut to what one record may hold, saying so. Images are not counted: they are stored beside the record."""
+    left = RESULT_BYTES
     kept: list[ResultContent] = []
     for block in content:
-        if isinstance(block, Text) and len(block.text) > left:
-            cut = f"\n[{len(block.text) - left:,} more characters were left out]"
-            return (*kept, Text(text=block.text[:left] + cut))
-        left -= len(block.text) if isinstance(block, Text) else len(block.data or b"")
+        if isinstance(block, Text):
+            size = len(msgspec.json.encode(block.text))
+            if size > left:
+                shown = _cut(block.text, left)
+                note = f"\n[{len(block.text) - len(shown):,} more characters were left out]"
+                return (*kept, Text(text=shown + note))
+            left -= size
         kept.append(block)
     return tuple(kept)
+
+
+def _cut(text: str, size: int) -> str:
+    """The longest start of `text` (within a factor of two) whose JSON has at most `size` bytes."""
+    text = text[:size]
+    while text and len(msgspec.json.encode(text)) > size:
+        text = text[: len(text) // 2]
+    return text
 
 
 def details_of(result: ToolResult) -> msgspec.Raw:
@@ -200,4 +212,4 @@ def details_of(result: ToolResult) -> msgspec.Raw:
         encoded = msgspec.json.encode(result.details)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         return r.NULL
-    return msgspec.Raw(encoded) if len(encoded) <= RESULT_CHARACTERS else r.NULL
+    return msgspec.Raw(encoded) if len(encoded) <= RESULT_BYTES else r.NULL

@@ -46,8 +46,10 @@ from cairn.runtime.storage.store import Durability
 
 logger = logging.getLogger("cairn.harness")
 
-#: Bytes of one finished message; a record holds at most 1 MB and its batch carries the calls too.
-MESSAGE_BYTES_MAX = 900_000
+#: Bytes of one finished message: a batch holds at most 1 MB, and this one carries the intents with their arguments too.
+MESSAGE_BYTES_MAX = 450_000
+#: Outcomes of parallel calls that share one batch (100 KB each at most).
+OUTCOMES_PER_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,11 @@ class Loop:
         await self._end_leftovers()
         started = self.fiber.state.phase is not Phase.RUNNING
         staged: list[r.Record] = [r.FiberStarted(fiber=self.fiber.id, at=self._now())] if started else []
+        if staged and self.instance.runtime.crashed:
+            # The agent's own code runs while the first turn is prepared. If that is what killed the owner before this one,
+            # the attempt has to be durable first, or nobody would ever count it (L3).
+            await self._commit(staged)
+            staged = []
         while True:
             view = self._view(staged)
             action = self._decide(view)
@@ -301,7 +308,9 @@ class Loop:
             )
             if len(r.encode([record])) <= MESSAGE_BYTES_MAX:
                 return [record]
-            response.error = ModelError("the response is larger than a record may be (1 MB)", kind="invalid_request")
+            response.error = ModelError(
+                f"the response is larger than a record may be ({MESSAGE_BYTES_MAX:,} bytes)", kind="invalid_request"
+            )
         if response.cut is not None:
             return [self._interrupted(control, response.cut, keep=False)]
         assert response.error is not None
@@ -341,7 +350,7 @@ class Loop:
                 await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
                 if cut.done():
                     return await self._cut_calls(running)
-                finished = [task for task in running if task.done()]
+                finished = [task for task in running if task.done()][:OUTCOMES_PER_BATCH]
                 records = [record for task in finished for record in task.result()]
                 for task in finished:
                     del running[task]

@@ -30,8 +30,8 @@ FLUSH_SECONDS = 0.025
 FLUSH_CHARACTERS = 8_192
 #: Characters of one delta record; a provider that sends megabytes at once is cut into these (a record holds at most 1 MB).
 DELTA_CHARACTERS = 65_536
-#: Characters of one message, reasoning included. Beyond the longest output any model offers; protects memory and the log.
-MESSAGE_CHARACTERS = 700_000
+#: Characters of one message, reasoning included: 100,000 tokens. Protects memory, and the record that will hold all of it.
+MESSAGE_CHARACTERS = 400_000
 #: A stream that is always ready would starve everything else; after this many events the others get a turn.
 EVENTS_PER_YIELD = 128
 #: Seconds a closed stream may take to let go before it is abandoned and reported.
