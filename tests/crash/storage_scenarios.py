@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
+from cairn.errors import StoreError
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.connection import Connect
+from cairn.runtime.storage.lease import Lease
 from cairn.runtime.storage.plan import Write
 from cairn.runtime.storage.store import (
     Address,
@@ -76,6 +79,8 @@ class World:
     connect: Connect
     now: Callable[[], int]
     looks: bool = True
+    insists: bool = False
+    refusals: list[StoreError] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     boot: str = "first boot"
     clock: SkewedClock = field(default_factory=SkewedClock)
@@ -98,7 +103,7 @@ class World:
     async def open(self, boot: str = "first boot") -> None:
         self.boot = boot
         self.store = self.make()
-        await self.step(self.store.open(), durable=False)
+        await self.step(self.store.open, durable=False)
 
     async def close(self) -> None:
         began = self.now()
@@ -106,12 +111,20 @@ class World:
         # What closing writes changes nothing that a reader sees.
         self.steps.append(Step(began, self.now(), False, self.steps[-1].seen if self.steps else None))
 
-    async def step(self, what: Awaitable[T], *, durable: bool = True) -> T:
+    async def step(self, what: Callable[[], Awaitable[T]], *, durable: bool = True) -> T:
         began = self.now()
-        result = await what
+        result = await (self.insist(what) if self.insists else what())
         ended = self.now()
         self.steps.append(Step(began, ended, durable, await look(self.store) if self.looks else None))
         return result
+
+    async def insist(self, what: Callable[[], Awaitable[T]]) -> T:
+        """Call; when the store refuses, call once more: a disk that failed once must not spoil what comes after."""
+        try:
+            return await what()
+        except StoreError as error:
+            self.refusals.append(error)
+            return await what()
 
     # --- shorthand
 
@@ -119,28 +132,28 @@ class World:
         admission = Admission(key, f"fiber of {key}", b"digest") if key else None
         request = Append(0, Batch(b'["asked"]'), admission=admission, due=(Due("run", 1.0),))
         creation = Creation(f"uid of {id}", "incarnation", Batch(b'["born"]'), 1.0)
-        return (await self.step(self.store.admit(Address("toy", id), creation, request))).n
+        return (await self.step(lambda: self.store.admit(Address("toy", id), creation, request))).n
 
     async def fact(self, n: int, epoch: int | None = 0, size: int = 300, **more: Any) -> None:
-        await self.step(self.store.append(Append(n, self.batch(size), epoch, FACT, **more)))
+        append = Append(n, self.batch(size), epoch, FACT, **more)
+        await self.step(lambda: self.store.append(append))
 
     async def delta(self, n: int, epoch: int | None = 0, size: int = 80, **more: Any) -> None:
-        await self.step(self.store.append(Append(n, self.batch(size), epoch, DELTA, **more)), durable=False)
+        append = Append(n, self.batch(size), epoch, DELTA, **more)
+        await self.step(lambda: self.store.append(append), durable=False)
 
     def batch(self, size: int) -> Batch:
         mark = b"%d." % len(self.steps)
         return Batch((mark * size)[:size], (mark * size)[: size // 2])
 
     async def claim(self, n: int, worker: str, expected: int) -> None:
-        row = WorkerRow(worker, "host", 1, ("toy",), 1.0, 0.0)
-        # A lease is relaxed and is no part of what a reader sees; without the renewal task that `register` would start.
-        await self.store._running().transact(
-            lambda db: db.execute(
-                "insert or replace into workers values (?, 'host', 1, '[]', 0.0, 0.0, '', ?)", (row.id, self.boot)
-            )
+        lease = Lease(WorkerRow(worker, "host", 1, ("toy",), 1.0, 0.0), 60.0, self.boot, lambda: True)
+        # Written without the renewal task that `register` starts: it would write at moments of its own.
+        await self.step(
+            lambda: self.store._running().transact(lambda db: lease.renew(db, self.clock)),
+            durable=False,
         )
-        make = lambda epoch: Batch(b'["claimed %d"]' % epoch)  # noqa: E731
-        await self.step(self.store.claim(n, worker, expected_epoch=expected, make=make))
+        await self.step(lambda: self.store.claim(n, worker, expected_epoch=expected, make=claimed))
 
     async def group(self, writes: list[Write], *, durable: bool) -> None:
         """Several writes in one transaction, as the writer thread commits them."""
@@ -151,12 +164,16 @@ class World:
                 if isinstance(outcome, Exception):
                     raise outcome
 
-        await self.step(commit(), durable=durable)
+        await self.step(commit, durable=durable)
 
     async def checkpoint(self) -> None:
         """The write-ahead log is moved into the database."""
         executor = self.store._running()
         executor._checkpoint(executor._wal.idle)  # type: ignore[attr-defined]
+
+
+def claimed(epoch: int) -> Batch:
+    return Batch(b'["claimed %d"]' % epoch)
 
 
 Scenario = Callable[[World], Awaitable[None]]
@@ -203,7 +220,8 @@ async def claims_and_releases(w: World) -> None:
     for epoch in range(3):
         await w.claim(n, f"w{epoch}", epoch)
         await w.delta(n, epoch + 1)
-        await w.step(w.store.release(n, epoch + 1, Batch(b'["released"]'), (Due("run", None if epoch % 2 else 2.0),)))
+        due = (Due("run", None if epoch % 2 else 2.0),)
+        await w.step(partial(w.store.release, n, epoch + 1, Batch(b'["released"]'), due))
 
 
 async def producers(w: World) -> None:
@@ -224,11 +242,11 @@ async def alarms(w: World) -> None:
 async def content(w: World) -> None:
     await w.open()
     n = await w.born("one")
-    name = await w.step(w.store.put_blob("default", b"x" * 270_000), durable=False)
+    name = await w.step(lambda: w.store.put_blob("default", b"x" * 270_000), durable=False)
     await w.fact(n, blobs=(name,))
-    await w.step(w.store.put_blob("default", b"nobody's"), durable=False)
+    await w.step(lambda: w.store.put_blob("default", b"nobody's"), durable=False)
     w.clock.ahead += 100.0
-    await w.step(w.store.collect_blobs(10.0), durable=False)
+    await w.step(lambda: w.store.collect_blobs(10.0), durable=False)
     await w.fact(n)
 
 
@@ -239,7 +257,7 @@ async def moving_the_log(w: World) -> None:
     for i in range(3):
         await w.fact(n)
         await w.delta(n, size=6_000)
-        await w.step(w.store.save_checkpoint(n, 0, 1 + i, b"state %d" % i), durable=False)
+        await w.step(partial(w.store.save_checkpoint, n, 0, 1 + i, b"state %d" % i), durable=False)
         await w.checkpoint()
         await w.delta(n)
     await w.fact(n)

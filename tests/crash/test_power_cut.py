@@ -1,6 +1,6 @@
 """The power is cut at every operation of the disk, in twelve lives of a store.
 
-    CAIRN_TORN_SEEDS=20 pytest tests/crash/test_power_cut.py      the nightly size
+CAIRN_TORN_SEEDS=20 pytest tests/crash/test_power_cut.py      the nightly size
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from tests.crash.storage_scenarios import SCENARIOS, Scenario, Seen, Step, World, look
 
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore, opening
 from cairn.runtime.storage.store import Append, Batch
 from cairn.testing.contract import SkewedClock
 from cairn.testing.disk import RecordingDisk
-from tests.crash.storage_scenarios import SCENARIOS, Scenario, Seen, Step, World, look
 
 TORN_SEEDS = range(int(os.environ.get("CAIRN_TORN_SEEDS", "3")))
 
@@ -67,9 +67,7 @@ async def verify(path: str, states: list[Seen | None], heads: dict[int, int]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_a_power_cut_loses_no_fact_and_tears_nothing(
-    scenario: Scenario, folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_power_cut_loses_no_fact_and_tears_nothing(scenario: Scenario, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """T1: S1 (facts are there), S2 (a prefix, nothing torn), S3 (no ordinal twice), S14 (check finds nothing)."""
     disk = RecordingDisk(folder)
     with monkeypatch.context() as patch:

@@ -1,7 +1,7 @@
 """One group of writes, one transaction: read what is known, let plan.py decide, write what it says.
 
 Laws. A group with a fact commits FULL (synced), any other NORMAL; the level is set before BEGIN, inside SQLite refuses. A
-write that fails in SQLite is tried again alone, so that its neighbours never fail for it. A failure of the disk while
+group that fails in SQLite is tried again in halves, so that no write fails for its neighbour. A failure of the disk while
 committing is final: the kernel may have dropped what could not be synced, and no second sync would tell; from then on
 this store refuses every write.
 """
@@ -158,7 +158,7 @@ class Committer:
         if self.failed is not None:
             return Committed([self.failed] * len(writes))
         if error.code in (CONSTRAINT, TOOBIG) and len(writes) > 1:
-            return _together([self.commit([write]) for write in writes])
+            return self._in_halves(writes)
         if error.code == CONSTRAINT and isinstance(writes[0], Claim):
             return Committed(
                 [StoreError(f"worker {writes[0].worker!r} is not registered with {self._where}; register it first")]
@@ -166,13 +166,19 @@ class Committer:
         if error.code == FULL and self._ballast is not None and self._ballast.release():
             return self._without_intake(writes)
         if error.code == FULL and len(writes) > 1:
-            return _together([self.commit([write]) for write in writes])
+            return self._in_halves(writes)
         return Committed([self._said(error)] * len(writes))
 
     def _said(self, error: SqlError) -> CairnError:
         if error.code == BUSY and self._turn is not None:
             return busy(self._where, self._turn.holder())
         return store_error(error, self._where)
+
+    def _in_halves(self, writes: Sequence[Write]) -> Committed:
+        """Some write of the group cannot be: it comes to stand alone, and the others are committed."""
+        middle = len(writes) // 2
+        first, second = self.commit(writes[:middle]), self.commit(writes[middle:])
+        return Committed(first.outcomes + second.outcomes, {**first.heads, **second.heads}, first.stirs or second.stirs)
 
     def _without_intake(self, writes: Sequence[Write]) -> Committed:
         """The disk is full and the reserve in use: new work is refused, the rest is tried on the reserve."""
@@ -190,12 +196,6 @@ def busy(where: str, holder: str) -> StoreBusy:
         f"{where}: {holder} holds the write turn and does not let go; it may be stopped or in a debugger. "
         "Nothing was written. Continue or end that process; writing goes on by itself then."
     )
-
-
-def _together(parts: Sequence[Committed]) -> Committed:
-    outcomes = [outcome for part in parts for outcome in part.outcomes]
-    heads = {n: head for part in parts for n, head in part.heads.items()}
-    return Committed(outcomes, heads, any(part.stirs for part in parts))
 
 
 # --- reading what a group needs

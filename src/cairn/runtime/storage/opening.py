@@ -38,13 +38,11 @@ class Files:
 
     def close(self) -> None:
         """Nothing is held any more. The database is closed before others may think that nobody has it."""
-        try:
-            self.connection.close()
-        finally:
-            if self.users is not None:
-                self.users.close()
-            if self.turn is not None:
-                self.turn.close()
+        _close_quietly(self.connection)
+        if self.users is not None:
+            self.users.close()
+        if self.turn is not None:
+            self.turn.close()
 
 
 def open_files(path: str, connect: Connect, boot: str, *, mounts: str | None = None, ballast: bool = True) -> Files:
@@ -138,4 +136,4 @@ def _close_quietly(connection: Connection) -> None:
     try:
         connection.close()
     except SqlError:
-        pass  # the first error is the one to tell
+        pass  # everything confirmed is in the log; what closing would have tidied up, the next opening does
