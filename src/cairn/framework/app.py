@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,7 +40,8 @@ class App:
 
     `store` is a path (`:memory:` for tests), or a Store somebody else opened and will close; by default `CAIRN_STORE`, then
     `.cairn/cairn.db`. `serve=False` only reads and sends: another process runs the agents. A listener is called with each
-    event after it is durable; whatever it does cannot change a run.
+    event after it is durable; whatever it does cannot change a run. `only` narrows what is run here to some conversations;
+    the others can be sent to and read, and wait for a process that runs them.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class App:
         *,
         store: str | os.PathLike[str] | Store | None = None,
         serve: bool = True,
+        only: Callable[[Address], bool] | None = None,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
         ids: Ids | None = None,
@@ -58,6 +60,7 @@ class App:
         self._ids: Ids = ids or SystemIds()
         self._given = store
         self._serve = serve
+        self._only = only
         self._settings = settings or WorkerSettings()
         self._listeners = Listeners(listeners)
         self._models: dict[str, Model] = {}
@@ -112,6 +115,7 @@ class App:
                 ids=self._ids,
                 owners=owners,
                 settings=self._settings,
+                only=self._only,
             )
             await worker.start()
             self._worker = worker

@@ -17,7 +17,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -59,7 +59,7 @@ class Worker:
     """Serves the kinds of its applications until it is stopped.
 
     `owners` proves who is alive: by default the kernel locks beside the store's file. One worker per store and process is
-    usual, several are sound.
+    usual, several are sound. `only` narrows it to some instances of its kinds: the others wait for somebody else.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Worker:
         threads: Threads | None = None,
         settings: WorkerSettings = WorkerSettings(),
         id: str | None = None,
+        only: Callable[[Address], bool] | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -80,6 +81,7 @@ class Worker:
         self.settings = settings
         self.id = id if id is not None else ids.new("wrk")
         self.applications = _by_kind(applications)
+        self._only = only
         self._owners = owners if owners is not None else beside(store)
         self._threads = threads if threads is not None else Threads(settings.threads_max)
         self._roster = Roster(store, self._owners, clock, self.id, settings.lease_seconds)
@@ -291,7 +293,7 @@ class Worker:
         """What may be claimed now: due, not in trouble, and owned by nobody alive."""
         self._scanned = now = self.clock.monotonic()
         limit = settings.SCAN_ROWS + len(self.troubles) + len(self._residents)
-        rows = await self._due(limit)
+        rows = await self._due(limit, self._census.live)
         rows = [row for row in rows if row.n not in self._residents and not self.troubles.is_waiting(row, now)]
         if any(row.owner is not None and row.owner not in self._census.known for row in rows):
             # Somebody registered after the last census, or was buried in between: ask who that owner is.
@@ -299,9 +301,18 @@ class Worker:
             rows = [row for row in rows if row.owner not in self._census.live and row.n not in self._residents]
         return rows
 
-    async def _due(self, limit: int) -> list[DueRow]:
-        kinds, live = tuple(self.applications), sorted(self._census.live)
-        return await self.store.due(kinds, self.clock.wall(), limit, exclude_owners=live)
+    async def _due(self, limit: int, owners: Set[str]) -> list[DueRow]:
+        """The oldest alarms that are not those owners', as many as one scan looks at."""
+        kinds, others = tuple(self.applications), sorted(owners)
+        while True:
+            rows = await self.store.due(kinds, self.clock.wall(), limit, exclude_owners=others)
+            if self._only is None:
+                return rows
+            mine = [row for row in rows if self._only(row.address)]
+            if len(mine) > len(self.troubles) + len(self._residents) or len(rows) < limit:
+                return mine
+            # What is somebody else's must not fill the scan: ours may be younger than all of it (L7).
+            limit *= 4
 
     # --- the end
 
@@ -324,9 +335,8 @@ class Worker:
         if self._scanned == float("-inf"):
             return False
         now = self.clock.monotonic()
-        others = sorted(self._census.live - {self.id})
         limit = settings.SCAN_ROWS + len(self.troubles) + len(self._residents)
-        for due in await self.store.due(tuple(self.applications), self.clock.wall(), limit, exclude_owners=others):
+        for due in await self._due(limit, self._census.live - {self.id}):
             if due.n not in self._residents and not self.troubles.is_waiting(due, now):
                 return False
         return await self._residents.are_quiet()
