@@ -211,8 +211,9 @@ def test_a_successor_ends_what_a_stopped_or_killed_supervisor_left(tmp_path: Pat
 @pytest.mark.system
 def test_a_process_that_only_has_the_same_pid_is_left_alone(tmp_path: Path) -> None:
     """S9: pids are reused; start time, boot and host decide."""
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as innocent:
+    with subprocess.Popen(["sh", "-c", "sleep 60; true"], start_new_session=True) as innocent:
         try:
+            assert eventually(lambda: bool(processes.descendants(innocent.pid, processes.table())), 20)
             process = processes.lookup(innocent.pid)
             assert process is not None
             right = ProcessInfo(

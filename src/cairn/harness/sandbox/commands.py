@@ -288,7 +288,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 def end_tree(process: ProcessInfo) -> bool:
-    """Kill what is left of the tree of this supervisor, and the supervisor; True if there was something. Blocking.
+    """Kill what is left of the tree of this supervisor, and the supervisor; True if there was more than it alone. Blocking.
 
     Whose supervisor lives is found by descent. Else by the mark in the environment: pids, groups and sessions of a dead tree
     may belong to others by now.
@@ -310,6 +310,7 @@ def end_tree(process: ProcessInfo) -> bool:
             found.update((below.pid, below) for below in processes.descendants(other.pid, table))
         return [each for each in found.values() if processes.is_running(each)]
 
-    had_something = bool(find())
+    # A supervisor that is alone has nothing left to do and is about to end by itself.
+    had_something = any(each.pid != process.pid for each in find())
     processes.kill(find)
     return had_something
