@@ -16,6 +16,8 @@ QUERIES = "src/cairn/runtime/storage/queries.sql"
 LEASE = "src/cairn/runtime/storage/lease.py"
 FIBER = "src/cairn/runtime/fiber.py"
 
+CANARIES = "tests/mutations/test_canaries.py"
+
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
 STORMS = "tests/simulation/test_ownership.py::test_a_few_storms_break_nothing"
 
@@ -31,6 +33,11 @@ def memory(case: str) -> tuple[str]:
 def file(case: str) -> tuple[str]:
     """A case of the store contract, on a file."""
     return (f"tests/contract/test_sqlite.py::test_in_a_file_with_threads[{case}]",)
+
+
+def power_cut(scenario: str) -> tuple[str]:
+    """One life of a store, its disk cut at every operation."""
+    return (f"tests/crash/test_power_cut.py::test_a_power_cut_loses_no_fact_and_tears_nothing[{scenario}]",)
 
 
 MUTATIONS = [
@@ -116,6 +123,46 @@ MUTATIONS = [
         old="ordinal = prev + 1 if life.same_boot else max(life.reserved, prev) + 1",
         new="ordinal = prev + 1",
         tests=file("another_boot_goes_on_above_everything_reserved"),
+    ),
+    Mutation(
+        name="a fact is synced",
+        promise="S1",
+        file=COMMIT,
+        old='"pragma synchronous=FULL" if synced else "pragma synchronous=NORMAL"',
+        new='"pragma synchronous=NORMAL"',
+        tests=power_cut("facts_and_deltas"),
+    ),
+    Mutation(
+        name="a block is reserved by a synced commit",
+        promise="S3",
+        file=PLAN,
+        old="            life.moved = True\n            self.plan.synced = True\n        life.same_boot = True",
+        new="            life.moved = True\n        life.same_boot = True",
+        tests=(f"{CANARIES}::test_no_ordinal_is_given_twice_when_the_power_is_cut_beyond_a_reserved_block",),
+    ),
+    Mutation(
+        name="a row's checksum is verified",
+        promise="S14",
+        file=READS,
+        old="if checksum(n, ordinal, prev, epoch, records, chunks, projection, merged_from) != stored:",
+        new="if False:",
+        tests=(f"{CANARIES}::test_a_flipped_bit_is_refused",),
+    ),
+    Mutation(
+        name="a row's link is verified",
+        promise="S2",
+        file=READS,
+        old="    if prev != before:\n",
+        new="    if False:\n",
+        tests=(f"{CANARIES}::test_a_missing_row_is_refused",),
+    ),
+    Mutation(
+        name="a lost end is noticed",
+        promise="S2",
+        file=READS,
+        old="if whole and len(found) < limit and (-1 if before is None else before) < head:",
+        new="if False:",
+        tests=(f"{CANARIES}::test_a_missing_end_is_refused",),
     ),
     # --- effects
     Mutation(
