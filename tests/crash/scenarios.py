@@ -48,7 +48,9 @@ def say(text: str, thinking: str = "") -> Say:
     return Say(text, chunk=7, pause=0.03, thinking=thinking)
 
 
-def agent_of(world: World, *replies: Reply | Callable[[ModelRequest], Reply], limits: Limits = Limits(), **options: type) -> Agent:  # type: ignore[type-arg]
+def agent_of(
+    world: World, *replies: Reply | Callable[[ModelRequest], Reply], limits: Limits = Limits(), **options: type
+) -> Agent:  # type: ignore[type-arg]
     """An agent with a model that says these, one per turn."""
     model = Provider(world, ScriptedModel(by_turn(replies)))
     return Agent("toy", model=model, instructions="Be brief.", limits=limits, **options)
@@ -171,7 +173,12 @@ def resume(world: World) -> Agent:  # type: ignore[type-arg]
 
 def refused(world: World) -> Agent:  # type: ignore[type-arg]
     """A tool that is not there, arguments that do not fit, and arguments that are no JSON."""
-    calls = [Call("fly"), Call("pay", {"amount": "much"}), Call("pay", arguments_error="no closing brace"), Call("pay", {"amount": "3"})]
+    calls = [
+        Call("fly"),
+        Call("pay", {"amount": "much"}),
+        Call("pay", arguments_error="no closing brace"),
+        Call("pay", {"amount": "3"}),
+    ]
     agent = agent_of(world, calls, "One of four.")
 
     @agent.tool
@@ -233,7 +240,12 @@ def state(world: World) -> Agent:  # type: ignore[type-arg]
 
 def parallel_state(world: World) -> Agent:  # type: ignore[type-arg]
     """Two fields by two calls, and one field by two calls: the later commit wins and the conflict is recorded."""
-    agent = agent_of(world, [Call("name", {"who": "Ann", "after": 1}), Call("note"), Call("name", {"who": "Bob", "after": 3})], "Noted.", state=Purse)
+    agent = agent_of(
+        world,
+        [Call("name", {"who": "Ann", "after": 1}), Call("note"), Call("name", {"who": "Bob", "after": 3})],
+        "Noted.",
+        state=Purse,
+    )
 
     @agent.tool(repeat="safe")
     async def name(ctx: Context[Purse], who: str, after: int) -> str:
@@ -281,7 +293,9 @@ async def one_of(*what: object) -> None:
 def abort_stream(world: World) -> Agent:  # type: ignore[type-arg]
     def first(request: ModelRequest) -> Reply:
         # Once aborted, the first message has no finished response: the second submission is turn 0 as well.
-        return "Second answer." if "second" in str(request.messages[-1]) else [say("I think that"), Meanwhile(lambda: world.cue("mid")), Stall()]
+        if "second" in str(request.messages):
+            return "Second answer."
+        return [say("I think that"), Meanwhile(lambda: world.cue("mid")), Stall()]
 
     return agent_of(world, first)
 
@@ -293,6 +307,7 @@ def abort_tool(world: World) -> Agent:  # type: ignore[type-arg]
     async def wait(ctx: Context) -> str:
         """Wait."""
         world.effect("wait", ctx.call)
+        await asyncio.sleep(1)
         world.cue("running")
         await asyncio.sleep(3600)
         return "too late"
@@ -353,7 +368,9 @@ def retry(world: World) -> Agent:  # type: ignore[type-arg]
 
 
 def stall(world: World) -> Agent:  # type: ignore[type-arg]
-    return agent_of(world, during_outage(Stall(after="Well, "), say("Well, I am back.")), limits=RETRY)
+    return agent_of(
+        world, during_outage([Meanwhile(lambda: None), Stall(after="Well, ")], say("Well, I am back.")), limits=RETRY
+    )
 
 
 def given_up(world: World) -> Agent:  # type: ignore[type-arg]
@@ -379,7 +396,7 @@ def join(world: World) -> Agent:  # type: ignore[type-arg]
 
 async def joining(conversation: ConversationHandle, world: World) -> None:
     first = await conversation.send("first", key="first")
-    await world.cued("running")
+    await one_of(world.cued("running"), settled(first))
     second = await conversation.send("second", key="second")
     await settled(first)
     await settled(second)
@@ -439,7 +456,7 @@ SCENARIOS = (
     Scenario("resume", resume, sending("first"), ("Shipped.",), {"find": 1, "label": 1, "send": 1}, repeats=("find", "label")),
     Scenario("refused", refused, sending("first"), ("One of four.",), {"pay": 1}),
     Scenario("barrier", barrier, sending("first"), ("",), {"look": 2, "pay": 1}, repeats=("look",)),
-    Scenario("state", state, sending("first"), ("Rich.",), {"earn": 2}),
+    Scenario("state", state, sending("first"), ("Rich.",), {"earn": 2}, open_end=True),
     Scenario("parallel-state", parallel_state, sending("first"), ("Noted.",), {"name": 2, "note": 1}, repeats=("name", "note")),
     Scenario("abort-stream", abort_stream, aborting("mid"), ("changed my mind", "Second answer.")),
     Scenario(
@@ -459,5 +476,5 @@ SCENARIOS = (
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
-#: The five smallest by their number of durable writes: for these every pair of crash points is tried.
-SMALLEST = ("hurried", "given-up", "plain", "safe", "length")
+#: The five smallest by their number of durable writes, and one with a `never` tool: of these, every pair of crash points.
+SMALLEST = ("given-up", "hurried", "running-timeout", "plain", "safe", "one-tool")

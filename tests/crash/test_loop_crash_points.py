@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+import pytest
 from tests.crash.comparing import assert_equal, check_run
-from tests.crash.scenarios import BY_NAME, SCENARIOS
+from tests.crash.scenarios import BY_NAME, SCENARIOS, SMALLEST
 
 from cairn.testing import Crash, crash_points
 from cairn.testing.play import Run, play
@@ -33,7 +34,9 @@ def survives(name: str, *crashes: Crash) -> Run:
         assert_equal(scenario, uninterrupted(name), run)
     except AssertionError as error:
         error.add_note(f"scenario {name}, crashes: {', '.join(map(str, crashes))}")
-        error.add_note("\n".join(f"  {event.kind} {event.name} {event.call} {' '.join(event.tags)}" for event in run.world.events))
+        error.add_note(
+            "\n".join(f"  {event.kind} {event.name} {event.call} {' '.join(event.tags)}" for event in run.world.events)
+        )
         raise
     return run
 
@@ -49,3 +52,28 @@ def test_an_agent_with_a_tool_survives_a_crash_at_every_durable_append() -> None
     lives = [run.lives for run in single_crashes("one-tool")]
 
     assert lives == [2] * 2 * uninterrupted("one-tool").writes[0] + [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_an_agent_in_the_middle_of_anything_survives_a_crash_at_every_durable_append(name: str) -> None:
+    """T3, F7, S1 to S11: every scenario, before and after each of its writes; the final log is that of the run without."""
+    lives = [run.lives for run in single_crashes(name)]
+
+    assert lives == [2] * 2 * uninterrupted(name).writes[0] + [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_crash_during_the_recovery_from_a_crash_changes_nothing_either(name: str) -> None:
+    """T3, S1 to S11: every pair of crash points of the smallest scenarios; the second one counts the second life."""
+    pairs = 0
+
+    for first in crash_points():
+        for second in crash_points():
+            crash = Crash(first.at, first.when)
+            survives(name, crash, second)
+            first.reached = crash.reached
+            pairs += second.reached
+
+    assert pairs > 2 * uninterrupted(name).writes[0]

@@ -22,6 +22,17 @@ import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.runtime import records as r
+from cairn.runtime.settings import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
+
+
+def backoff_seconds(interrupted: int) -> float:
+    """How long to wait before the next attempt after that many interruptions in a row: 0, 1, 2, 4, … seconds.
+
+    The first is free, because most kills are deployments; a process-killing input meets the doubling.
+    """
+    if interrupted <= 1:
+        return 0.0
+    return min(BACKOFF_BASE_SECONDS * 2.0 ** (interrupted - 2), BACKOFF_MAX_SECONDS)
 
 
 class Phase(Enum):
@@ -99,6 +110,8 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
     epoch: int = 0
     claimed_at: float = 0.0
     released: bool = True
+    crashed: bool = False
+    """The owner before the present one ended without a release."""
     destroy: bool = False
     fibers: dict[str, FiberState] = {}
     """Unsettled ones, by admission."""
@@ -156,18 +169,27 @@ def _created(state: RuntimeState, record: r.InstanceCreated, ordinal: int) -> No
     state.kind, state.id, state.uid = record.kind, record.id, record.uid
 
 
+def _may_have_run(fiber: FiberState, at: float) -> bool:
+    """Whether its method was called before the claim at `at`: an owner that died while the fiber backed off did not try it.
+
+    A clock that was set back says nothing; then it counts, because a method that kills its process has to be counted.
+    """
+    return not fiber.interrupted_at <= at < fiber.interrupted_at + backoff_seconds(fiber.interrupted)
+
+
 def _claimed(state: RuntimeState, record: r.InstanceClaimed, ordinal: int) -> None:
     if record.epoch <= state.epoch:
         raise StoreCorrupt(f"{state.kind}/{state.id}: epoch {record.epoch} claimed after {state.epoch} (S4)")
     for fiber in state.fibers.values():
         if fiber.phase is not Phase.RUNNING:
             continue
-        if not state.released:
+        if not state.released and _may_have_run(fiber, record.at):
             fiber.attempt += 1
             fiber.interrupted += 1
             fiber.interrupted_at = record.at
             fiber.ran_seconds += max(0.0, fiber.last_seen - fiber.resumed_at)
         fiber.resumed_at = fiber.last_seen = record.at
+    state.crashed = not state.released
     state.epoch, state.claimed_at, state.released = record.epoch, record.at, False
 
 

@@ -60,7 +60,7 @@ class World:
                 # A line that was cut off by a death is not an event: its write never returned.
                 lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
             for line in lines:
-                self._add(msgspec.json.decode(line, type=Event))
+                self.events.append(msgspec.json.decode(line, type=Event))
 
     def effect(self, name: str, call: str = "", key: str = "") -> int:
         """The outside was changed; returns how often it was by this name and call."""
@@ -68,18 +68,19 @@ class World:
         return sum(event.call == call for event in self.effects(name))
 
     def cue(self, name: str) -> None:
-        """Let clients that wait for `name` go on, in this life and in every later one."""
+        """Let clients that wait for `name` now go on."""
         self.note(Event("cue", name))
+        self._cues.pop(name, asyncio.Event()).set()
 
     async def cued(self, name: str) -> None:
-        """Return once `name` was cued, ever."""
+        """Return at the next cue of that name."""
         await self._cues[name].wait()
 
     def note(self, event: Event) -> None:
         """Add an event; it survives from here on."""
         if self._file is not None:
             os.write(self._file, msgspec.json.encode(event) + b"\n")
-        self._add(event)
+        self.events.append(event)
 
     def effects(self, name: str | None = None) -> list[Event]:
         """The effects so far, of one name or of all."""
@@ -92,11 +93,6 @@ class World:
     def commits(self, durability: Literal["fact", "delta"] = "fact") -> list[Event]:
         """The batches that became durable, admissions and claims included."""
         return [event for event in self.events if event.kind == "commit" and event.name == durability]
-
-    def _add(self, event: Event) -> None:
-        self.events.append(event)
-        if event.kind == "cue":
-            self._cues[event.name].set()
 
 
 class Provider:
