@@ -214,6 +214,21 @@ def _doctor(given: Arguments) -> int:
     return doctor.run(given.store, json=given.json)
 
 
+def _declare_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="MODEL", help="a real model, as provider:name; the script's is the default")
+    parser.add_argument("--seed", type=at_least(0), metavar="N", help="aim at the moment of this seed (default: a random one)")
+    parser.add_argument(
+        "--pace", type=at_least(0), metavar="N", help="characters a second of the scripted model; 0: no waiting"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the demo's folder even when it is interrupted or fails")
+
+
+def _demo(given: Arguments) -> int:
+    from cairn.framework.cli import demo
+
+    return demo.run(demo.Request(model=given.model, seed=given.seed, pace=given.pace, keep=given.keep, json=given.json))
+
+
 VERBS: tuple[Verb, ...] = (
     Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
     Verb("info", "show what was found and what the model would see, offline", _declare_target, _info, has_store=False),
@@ -228,5 +243,6 @@ VERBS: tuple[Verb, ...] = (
             Verb("backup", "copy the store while agents go on running in it", _declare_backup, _store_backup),
         ),
     ),
+    Verb("demo", "watch an agent fix a bug, be killed in the middle, and go on", _declare_demo, _demo, has_store=False),
     Verb("doctor", "show what this machine offers and what is missing", run=_doctor),
 )

@@ -61,8 +61,8 @@ def _blanks_to_pluses(source: str) -> Edits:
 IDEAS: tuple[Idea, ...] = (
     Idea(
         "quote",
-        "{path} puts values into a URL as they are. There a plus means a blank, so whoever reads the link gets another value "
-        "than the one that was put in. They have to be encoded.",
+        "{path} puts values into a URL as they are. In a URL a plus means a blank, so what is read from it is not what was put "
+        "in. The values have to be encoded.",
         _quote_the_query,
     ),
     Idea(

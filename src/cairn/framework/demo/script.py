@@ -46,7 +46,7 @@ def _read_the_report(known: Knowledge) -> Move | None:
     if known.reports or known.listed == []:
         return None
     if REPORT not in known.missing:
-        return Move("I begin with the report.", (("read", {"path": REPORT}),))
+        return Move("I start with the report.", (("read", {"path": REPORT}),))
     if known.listed is None:
         return Move(f"There is no {REPORT}. I look for another one.", (("glob", {"pattern": "*.md"}),))
     unread = [path for path in known.listed if path not in known.missing]
@@ -74,7 +74,7 @@ def _run_the_tests(known: Knowledge) -> Move | None:
     if known.undone:
         return Move("It is as it was. I make sure of that before I try something else.", call)
     told = f'"{_title(known)}": before' if known.reports else "There is no report that I can find. Before"
-    return Move(f"{told} I believe it or change anything I want to see it fail.", call)
+    return Move(f"{told} I change anything I want to see it fail.", call)
 
 
 def _conclude(known: Knowledge) -> Move | None:
@@ -91,7 +91,9 @@ def _cannot_test(known: Knowledge) -> Move | None:
     if run is None or run.failure is not None:
         return None
     last = run.output.strip().splitlines()[-1] if run.output.strip() else "nothing"
-    return Move(f"I cannot tell whether anything is wrong: `{run.command}` ran no test and said: {last}. I have changed nothing.")
+    return Move(
+        f"I cannot tell whether anything is wrong: `{run.command}` ran no test and said: {last}. I have changed nothing."
+    )
 
 
 def _take_it_back(known: Knowledge) -> Move | None:
@@ -101,8 +103,8 @@ def _take_it_back(known: Knowledge) -> Move | None:
     attempt = known.attempts[-1]
     assert run.failure is not None
     return Move(
-        f"That was not it: {_many(run.failed, 'test')} of {run.count} still fail, {run.failure.test} among them "
-        f"({_ended(run.failure)}). I take the change in {attempt.path} back.",
+        f"That was not it: {run.failed} of {run.count} tests fail, {run.failure.test} among them. {_ended(run.failure)} I take "
+        f"the change in {attempt.path} back.",
         (_edit(inverse(attempt)),),
     )
 
@@ -112,7 +114,7 @@ def _look_where_it_ended(known: Knowledge) -> Move | None:
     if failure is None or not failure.path or failure.path in known.sources or failure.path in known.missing:
         return None
     return Move(
-        f"It is real: {failure.test} fails. {_ended(failure)}{_evidence(known, failure)} That is where it ends, not "
+        f"It is real: {failure.test} fails. {_ended(failure)}{_evidence(known, failure)} That is where it shows, not "
         f"necessarily where it begins.",
         (("read", {"path": failure.path}),),
     )
@@ -127,7 +129,7 @@ def _search_what_it_uses(known: Knowledge) -> Move | None:
     if not used or pattern in known.searched:
         return None
     return Move(
-        f"{failure.function} itself only compares. What it compares comes from {_listed(used)}; where are they?",
+        f"{failure.function} relies on {_listed(used)}. Where {'is that' if len(used) == 1 else 'are they'}?",
         (("grep", {"pattern": pattern, "glob": "*.py"}),),
     )
 
@@ -137,7 +139,10 @@ def _read_what_was_found(known: Knowledge) -> Move | None:
     unread = [path for path in found if path not in known.sources and path not in known.missing][:READ_AT_ONCE_MAX]
     if not unread:
         return None
-    return Move(f"{_listed(unread)}: I read {'it' if len(unread) == 1 else 'them'}.", tuple(_read(path) for path in unread))
+    return Move(
+        f"In {_listed(unread)}. Let me read {'it' if len(unread) == 1 else 'both' if len(unread) == 2 else 'them'}.",
+        tuple(map(_read, unread)),
+    )
 
 
 def _try_an_idea(known: Knowledge) -> Move | None:
@@ -205,7 +210,7 @@ def _evidence(known: Knowledge, failure: Failure) -> str:
     """What became of a value of the report on its way to the failure, if that can be seen."""
     for quoted in re.findall(r"`([^`]+)`", "\n".join(known.reports.values())):
         if "+" in quoted and quoted not in failure.message and quoted.replace("+", " ") in failure.message:
-            return f" Not {quoted}, as it was put in: the plus has become a blank on the way."
+            return f" But {quoted} was put in: on its way the plus has become a blank."
     return ""
 
 

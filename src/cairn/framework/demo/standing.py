@@ -51,7 +51,7 @@ class Standing:
     """Outcomes, one per settlement."""
     claims: list[float] = field(default_factory=list)
     """When each worker took the conversation, wall clock."""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     text: str = ""
     """The words of the last finished response, with what it continued."""
     _begun: str = ""
