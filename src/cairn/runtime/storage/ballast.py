@@ -30,6 +30,17 @@ class Ballast:
         self.is_released = False
         return True
 
+    def restore(self) -> bool:
+        """The space is reserved again, with as much to spare; False while there is not that much.
+
+        The spare is what keeps a store on a full disk from taking the reserve back just because nobody has used it yet.
+        """
+        try:
+            free = os.statvfs(os.path.dirname(self._path) or ".")
+        except OSError:
+            return False
+        return free.f_bavail * free.f_frsize >= 2 * BALLAST_BYTES and self.hold()
+
     def release(self) -> bool:
         """The space is free for the database; False when that had been done before."""
         if self.is_released:

@@ -76,7 +76,7 @@ class Committer:
         """Every write has its outcome, and what was taken has its durability. Never raises for a write."""
         if self.failed is not None:
             return Committed([self.failed] * len(writes))
-        if self._is_full() and any(map(is_intake, writes)):
+        if any(map(is_intake, writes)) and self._is_full():
             return self._without_intake(writes)
         try:
             return self._group(writes)
@@ -99,7 +99,7 @@ class Committer:
 
     def _is_full(self) -> bool:
         """Whether the reserve is in use. Asking is what brings it back once there is space again."""
-        return self._ballast is not None and self._ballast.is_released and not self._ballast.hold()
+        return self._ballast is not None and self._ballast.is_released and not self._ballast.restore()
 
     # --- one transaction
 
