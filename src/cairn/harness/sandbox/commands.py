@@ -29,6 +29,9 @@ GRACE_SECONDS = 2.0
 #: Killing what forks fast is bounded at about 5 s (`processes.KILL_ROUNDS_MAX`).
 END_SLACK_SECONDS = 6.0
 
+#: How long a supervisor may take to be there: a fork, on a machine that swaps.
+START_SECONDS_MAX = 30.0
+
 #: One read from a command's output; the size of a pipe on Linux.
 CHUNK_BYTES = 64 * 1024
 
@@ -82,8 +85,9 @@ class CommandServer:
     def _connect(self) -> socket.socket:
         if self._socket is not None:
             return self._socket
-        ours, theirs = socket.socketpair()
         folder = str(Path(__file__).parent)
+        ours, theirs = socket.socketpair()
+        self._socket = ours
         program = _BOOTSTRAP.format(folder=folder, descriptor=theirs.fileno(), worker=os.getpid())
         # Nothing of the worker's environment: the command could read it in /proc. Only what an interpreter may need to start.
         env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
@@ -98,7 +102,6 @@ class CommandServer:
                 env=env,
                 start_new_session=True,
             )
-        self._socket = ours
         return ours
 
     def close(self) -> None:
@@ -173,7 +176,11 @@ class Command(asyncio.Protocol):
         _, command = await loop.create_unix_connection(lambda: cls(request.grace_seconds), sock=control)
         try:
             command._say(request.encode())
-            await asyncio.shield(command._ready)
+            async with asyncio.timeout(START_SECONDS_MAX):
+                await asyncio.shield(command._ready)
+        except TimeoutError:
+            command.leave()
+            raise SandboxError("the command's supervisor does not answer; the command was not started") from None
         except BaseException:
             command.leave()  # the supervisor sees the end of the socket and ends
             raise

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
@@ -143,7 +144,7 @@ class LocalSandbox:
         try:
             control = self._server.begin(pipe.writer)
             pipe.close_writer()
-            running = await Command.prepare(control, request)
+            running = await self._prepared(control, request)
             self._commands = {command for command in self._commands if not command.is_gone} | {running}
             try:
                 return await self._follow(running, pipe, output, timeout_seconds, on_started)
@@ -153,6 +154,13 @@ class LocalSandbox:
         finally:
             pipe.close()
             output.close()
+
+    async def _prepared(self, control: socket.socket, request: Request) -> Command:
+        try:
+            return await Command.prepare(control, request)
+        except SandboxError:
+            self._server.close()  # whatever is wrong with it: the next command gets a new one
+            raise
 
     def _request(self, command: str, cwd: str | None, env: Mapping[str, str] | None) -> Request:
         if self._is_closed:
