@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.crash.storage_scenarios import look
 
 from cairn.clock import SystemClock
 from cairn.errors import StoreError, StoreFull
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Append, Appended, Batch, Creation, Durability
-from tests.crash.storage_scenarios import look
 
 MEGABYTE = 1 << 20
 
