@@ -145,6 +145,8 @@ _BETWEEN = (Stage.NEW, Stage.ANSWERED, Stage.SAID, Stage.CUT, Stage.BROKEN, Stag
 def _turn_started(control: Control, record: h.TurnStarted) -> None:
     _expect(control, record, *_BETWEEN)
     for id in record.includes:
+        if id not in control.queue:
+            raise StoreCorrupt(f"turn '{record.turn}' includes '{id}', which does not wait to be included (S6)")
         control.queue.remove(id)
         control.included.append(id)
     control.stage, control.turn, control.message = Stage.OPEN, record.turn, record.message
@@ -163,7 +165,8 @@ def _delta(control: Control, record: h.MessageDelta) -> None:
 def _completed(control: Control, record: h.MessageCompleted) -> None:
     _expect(control, record, Stage.OPEN, Stage.PARTIAL)
     control.failures, control.error, control.stop = 0, None, record.stop
-    control.tokens += record.usage.input + record.usage.output
+    usage = record.usage
+    control.tokens += usage.input + usage.cache_read + usage.cache_write + usage.output
     control.cost += record.usage.cost or 0.0
     control.calls = [CallState(id=block.id, name=block.name) for block in record.content if isinstance(block, ToolCall)]
     for block in record.content:
