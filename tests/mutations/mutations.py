@@ -13,16 +13,15 @@ PRODUCER = "src/cairn/runtime/producer.py"
 COMMIT = "src/cairn/runtime/storage/commit.py"
 READS = "src/cairn/runtime/storage/reads.py"
 QUERIES = "src/cairn/runtime/storage/queries.sql"
+OPENING = "src/cairn/runtime/storage/opening.py"
 LEASE = "src/cairn/runtime/storage/lease.py"
 FIBER = "src/cairn/runtime/fiber.py"
 
 CANARIES = "tests/mutations/test_canaries.py"
+EFFECTS = "tests/mutations/test_effect_canaries.py"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
 STORMS = "tests/simulation/test_ownership.py::test_a_few_storms_break_nothing"
-
-#: The same with the real worker and real fibers.
-WORKER_STORMS = "tests/simulation/test_runtime.py::test_a_few_storms_break_nothing"
 
 
 def memory(case: str) -> tuple[str]:
@@ -48,7 +47,7 @@ MUTATIONS = [
         file=PLAN,
         old="if write.epoch is not None and write.epoch != life.epoch:",
         new="if False:",
-        tests=(STORMS,),
+        tests=(STORMS, *memory("an_owner_of_an_older_epoch_is_fenced")),
     ),
     Mutation(
         name="a claim is for the epoch it saw",
@@ -56,7 +55,7 @@ MUTATIONS = [
         file=PLAN,
         old="if life is None or life.epoch != write.expected_epoch:",
         new="if life is None:",
-        tests=(STORMS,),
+        tests=(STORMS, *memory("a_claim_from_another_epoch_gets_nothing")),
     ),
     Mutation(
         name="a release is fenced",
@@ -89,7 +88,7 @@ MUTATIONS = [
         file=PLAN,
         old="            self.remember_write(life, write.producer, write.batch, done)",
         new="            pass",
-        tests=(STORMS,),
+        tests=(STORMS, *memory("a_repeated_write_answers_the_first_ordinal")),
     ),
     Mutation(
         name="a producer's write has one content",
@@ -105,7 +104,7 @@ MUTATIONS = [
         file=PLAN,
         old="        first = self.known.admissions.get((life.n, admission.key))\n        if first is not None and",
         new="        first = None\n        if first is not None and",
-        tests=(STORMS,),
+        tests=(STORMS, *memory("a_request_with_a_known_key_answers_the_first_place")),
     ),
     Mutation(
         name="an admission key has one body",
@@ -164,6 +163,23 @@ MUTATIONS = [
         new="if False:",
         tests=(f"{CANARIES}::test_a_missing_end_is_refused",),
     ),
+    Mutation(
+        name="a new file's name is synced",
+        promise="S1",
+        file=OPENING,
+        old="        sync_directory(directory)",
+        new="        pass",
+        tests=power_cut("creating_a_store"),
+    ),
+    # --- nothing is forgotten
+    Mutation(
+        name="an owner sleeps over no request",
+        promise="L1",
+        file=PLAN,
+        old="if write.expected_head is not None and write.expected_head != life.head:",
+        new="if False:",
+        tests=(f"{CANARIES}::test_an_owner_does_not_go_to_sleep_over_a_request_it_has_not_seen",),
+    ),
     # --- effects
     Mutation(
         name="a step's intent comes before the step",
@@ -171,7 +187,7 @@ MUTATIONS = [
         file=FIBER,
         old='        if repeat != "safe":\n            await self._intend(name, known, repeat, scope)',
         new="",
-        tests=(WORKER_STORMS,),
+        tests=(f"{EFFECTS}::test_whatever_the_moment_of_death_no_effect_is_repeated_that_may_not_be",),
     ),
     Mutation(
         name="a step that began is not begun again",
@@ -179,6 +195,22 @@ MUTATIONS = [
         file=FIBER,
         old='if known is not None and known.started_epoch is not None and repeat == "never":',
         new="if False:",
-        tests=(WORKER_STORMS,),
+        tests=(f"{EFFECTS}::test_whatever_the_moment_of_death_no_effect_is_repeated_that_may_not_be",),
+    ),
+    Mutation(
+        name="a step that is known is not run again",
+        promise="S9",
+        file=FIBER,
+        old="if known is not None and known.done:",
+        new="if False:",
+        tests=(f"{EFFECTS}::test_what_a_record_answers_is_not_done_again",),
+    ),
+    Mutation(
+        name="attempts are counted",
+        promise="L3",
+        file=FIBER,
+        old="if state.interrupted >= FIBER_ATTEMPTS_MAX:",
+        new="if False:",
+        tests=(f"{EFFECTS}::test_a_fiber_that_kills_its_process_is_given_up_after_ten_attempts",),
     ),
 ]

@@ -17,7 +17,7 @@ from cairn.clock import SystemClock
 from cairn.errors import StoreCorrupt
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore, opening, plan
-from cairn.runtime.storage.store import Address, Append, Batch, Creation
+from cairn.runtime.storage.store import Address, Append, Batch, Creation, Due, WorkerRow
 from cairn.testing.disk import RecordingDisk
 
 
@@ -64,6 +64,30 @@ def test_a_missing_row_is_refused(tmp_path: Path) -> None:
 def test_a_missing_end_is_refused(tmp_path: Path) -> None:
     """S2: the log ends where its instance says it does."""
     refused(tmp_path / "s.db", "delete from log where ordinal = 4", "missing: the log ends at 3")
+
+
+def test_an_owner_does_not_go_to_sleep_over_a_request_it_has_not_seen() -> None:
+    """L1: a release clears the alarm of what is done; the alarm of what arrived meanwhile must not go with it."""
+
+    async def main() -> None:
+        store = SqliteStore(":memory:", clock=SystemClock(), ids=SystemIds(), inline=True)
+        await store.open()
+        creation = Creation("u", "i", Batch(b'["born"]'), 0)
+        known = await store.admit(Address("toy", "1"), creation, Append(0, Batch(b'["asked"]')))
+        await store.register(WorkerRow("w", "host", 1, ("toy",), 0, 0), 15, lambda: True)
+        claimed = await store.claim(known.n, "w", expected_epoch=0, make=lambda epoch: Batch(b'["claimed"]'))
+        assert claimed is not None
+        late = await store.append(Append(known.n, Batch(b'["late"]'), due=(Due("wake", 1.0),)))
+
+        over_it = await store.release(known.n, 1, None, (Due("wake", None),), expected_head=claimed.ordinal)
+
+        assert not over_it
+        assert [row.owner for row in await store.due(["toy"], 2.0)] == ["w"]
+        assert await store.release(known.n, 1, None, (Due("wake", None),), expected_head=late.ordinal)
+        assert await store.next_due(["toy"]) is None
+        await store.close()
+
+    asyncio.run(main())
 
 
 @pytest.fixture
