@@ -20,7 +20,7 @@ SEEDS = 100_000
 ANSWERS = range(2, 9)
 SHELL_CALLS = range(1, 3)
 FACTS = range(3, 19)
-CHARACTERS_MAX = 120
+CHARACTERS_MAX = 60
 #: A run of the tests takes 0.1 to 0.3 s; what is aimed beyond its end lands in what comes next.
 SHELL_SECONDS_MAX = 0.1
 
