@@ -10,6 +10,7 @@ class EnteringWithALink(unittest.TestCase):
         self.accounts = Accounts()
         self.accounts.open("ana@example.com", "Ana")
         self.accounts.open("ana+news@example.com", "Ana's newsletters")
+        self.accounts.open("bob@example.com", "Bob")
         self.door = Door(self.accounts, "https://example.com", key=b"a key for tests")
 
     def test_the_link_lets_its_owner_in(self) -> None:
@@ -28,7 +29,7 @@ class EnteringWithALink(unittest.TestCase):
         self.assertEqual(page, "/search for/a b")
 
     def test_a_link_for_somebody_else_is_refused(self) -> None:
-        link = self.door.link_for("ana@example.com").replace("ana", "eve")
+        link = self.door.link_for("ana@example.com").replace("ana", "bob")
 
         with self.assertRaises(LinkRefused):
             self.door.enter(link)
