@@ -272,20 +272,30 @@ class Verb(Enum):
     NOTHING = "it has its outcome"
 
 
-#: (status, ours, repeat class) → verb. `ours` and the class only matter once it was called.
-CALL_TABLE: Mapping[tuple[CallStatus, bool, str], Verb] = {
-    **{(CallStatus.PLANNED, ours, r): Verb.PLAN for ours in (True, False) for r in ("never", "keyed", "safe", "resume")},
-    **{(CallStatus.DONE, ours, r): Verb.NOTHING for ours in (True, False) for r in ("never", "keyed", "safe", "resume")},
-    **{(CallStatus.CALLED, True, r): Verb.RUN for r in ("never", "keyed", "safe", "resume")},
+#: (status, ours, repeat class) → verb. Whose it is and its class matter only while it is called; else they are None.
+CALL_TABLE: Mapping[tuple[CallStatus, bool | None, str | None], Verb] = {
+    (CallStatus.PLANNED, None, None): Verb.PLAN,
+    (CallStatus.CALLED, True, "never"): Verb.RUN,
+    (CallStatus.CALLED, True, "keyed"): Verb.RUN,
+    (CallStatus.CALLED, True, "safe"): Verb.RUN,
+    (CallStatus.CALLED, True, "resume"): Verb.RUN,
     (CallStatus.CALLED, False, "never"): Verb.LOSE,
     (CallStatus.CALLED, False, "keyed"): Verb.RUN,
     (CallStatus.CALLED, False, "safe"): Verb.RUN,
     (CallStatus.CALLED, False, "resume"): Verb.RUN,
+    (CallStatus.DONE, None, None): Verb.NOTHING,
 }
 
 
 def verb(call: CallState, epoch: int) -> Verb:
-    return CALL_TABLE[(call.status, call.epoch == epoch, call.repeat)]
+    return CALL_TABLE[call_key(call, epoch)]
+
+
+def call_key(call: CallState, epoch: int) -> tuple[CallStatus, bool | None, str | None]:
+    """Where a call stands in the table."""
+    if call.status is not CallStatus.CALLED:
+        return call.status, None, None
+    return call.status, call.epoch == epoch, call.repeat
 
 
 def calls(control: Control, epoch: int) -> Calls:
