@@ -16,6 +16,10 @@ from cairn.runtime.storage.store import Address, InstanceRow, Row, Store
 #: Before everything: a read after it starts at batch 0.
 BEGINNING = -1
 
+#: Rows and bytes of one page: what a reader holds in memory at once.
+PAGE_ROWS = 1_000
+PAGE_BYTES = 4 << 20
+
 
 async def locate(store: Store, address: Address) -> InstanceRow:
     """The instance's row. Raises NotFound."""
@@ -28,11 +32,13 @@ async def locate(store: Store, address: Address) -> InstanceRow:
 async def read(store: Store, n: int, after: int = BEGINNING) -> AsyncGenerator[Row, None]:
     """Every row after the offset up to the head as it is when the end is reached."""
     while True:
-        page = await store.read(n, after)
-        if not page:
-            return
+        page = await store.read(n, after, limit=PAGE_ROWS, bytes_max=PAGE_BYTES)
         for row in page:
             yield row
+        # A page that neither limit can have cut short (a row has at most 3 MB) ended at the head: no second read to learn it.
+        size = sum(len(row.batch.records) + len(row.batch.chunks) for row in page)
+        if len(page) < PAGE_ROWS and size < PAGE_BYTES // 8:
+            return
         after = page[-1].ordinal
 
 
