@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from cairn.errors import NotFound, StoreCorrupt, StoreError, UsageError
@@ -55,18 +56,19 @@ def _check_log(connection: Connection, instance: tuple[Any, ...]) -> Iterator[Pr
     n, tenant, kind, id, head, reserved, epoch = instance
     where = f"instance {n} ({kind}/{id} of tenant {tenant})"
     before, newest = -1, 0
-    for ordinal, prev, of, merged_from, projection, stored, records, chunks in connection.rows(query("check_rows"), (n,)):
-        row = f"{where}, ordinal {ordinal}"
-        if prev != before:
-            yield Problem(row, f"follows {prev}, but the row before it is {before}")
-        if checksum(n, ordinal, prev, of, records, chunks, projection, merged_from) != stored:
-            yield Problem(row, "does not match its checksum")
-        if of < newest:
-            yield Problem(row, f"has epoch {of} after epoch {newest}")
-        if ordinal > head:
-            # Appended since the page of instances was read, or wrong: the instance's row says which.
-            head, reserved, epoch = _again(connection, n, head, reserved, epoch)
-        before, newest = ordinal, max(newest, of)
+    with closing(connection.rows(query("check_rows"), (n,))) as rows:
+        for ordinal, prev, of, merged_from, projection, stored, records, chunks in rows:
+            row = f"{where}, ordinal {ordinal}"
+            if prev != before:
+                yield Problem(row, f"follows {prev}, but the row before it is {before}")
+            if checksum(n, ordinal, prev, of, records, chunks, projection, merged_from) != stored:
+                yield Problem(row, "does not match its checksum")
+            if of < newest:
+                yield Problem(row, f"has epoch {of} after epoch {newest}")
+            before, newest = ordinal, max(newest, of)
+    if before > head:
+        # Appended since the page of instances was read, or wrong: the instance's row says which.
+        head, reserved, epoch = _again(connection, n, head, reserved, epoch)
     if before != head:
         yield Problem(where, f"the log ends at {before}, but the head is {head}")
     if head > reserved:

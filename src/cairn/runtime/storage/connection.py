@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 from cairn.errors import CairnError, StoreBusy, StoreCorrupt, StoreError, StoreFull
@@ -46,7 +46,7 @@ class Connection(Protocol):
         """All rows of one statement."""
         ...
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Generator[tuple[Any, ...], None, None]:
         """The rows of one statement as they are found; closing the iterator ends the statement."""
         ...
 
@@ -80,7 +80,7 @@ class SqliteConnection:
         except sqlite3.Error as error:
             raise _translated(error) from error
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Generator[tuple[Any, ...], None, None]:
         try:
             cursor = self._db.execute(sql, parameters)
             try:

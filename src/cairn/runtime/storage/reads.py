@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 from cairn.errors import StoreCorrupt
@@ -34,13 +35,26 @@ def _instance(row: tuple[Any, ...]) -> InstanceRow:
 
 def rows(connection: Connection, n: int, after: int, limit: int, bytes_max: int) -> list[Row]:
     """Verified rows after an ordinal. Raises StoreCorrupt naming the instance and the ordinal."""
+    # One more than asked for: the first row only says where the log stood. Closed even when a row is refused: an open
+    # statement would keep the write-ahead log from ever beginning again.
+    with closing(connection.rows(query("read_rows"), (n, after, limit + 1))) as cursor:
+        found, last, head = _verified(n, cursor, limit, bytes_max)
+    if last is None:
+        last, head = -1, heads(connection, [n]).get(n, -1)
+    if last < head and last != _MORE:
+        raise StoreCorrupt(_damaged(n, head, f"is missing: the log ends at {last}"))  # S2
+    return found
+
+
+#: In place of the last ordinal, when there are rows that were not asked for.
+_MORE = -2
+
+
+def _verified(n: int, cursor: Iterable[tuple[Any, ...]], limit: int, bytes_max: int) -> tuple[list[Row], int | None, int]:
+    """The rows; where the log ends, None when no row at all was found; the head at that moment."""
     found: list[Row] = []
     before: int | None = None
-    head = -1
-    size = 0
-    whole = True
-    # One more than asked for: the first row only says where the log stood.
-    cursor = connection.rows(query("read_rows"), (n, after, limit + 1))
+    size, head = 0, -1
     for ordinal, prev, epoch, merged_from, projection, stored, records, chunks, now in cursor:
         head = now
         if records is None:
@@ -48,18 +62,13 @@ def rows(connection: Connection, n: int, after: int, limit: int, bytes_max: int)
             continue
         size += len(records) + len(chunks)
         if found and (size > bytes_max or len(found) == limit):
-            whole = False
-            break
+            return found, _MORE, head
         _verify_link(n, ordinal, prev, -1 if before is None else before)
         if checksum(n, ordinal, prev, epoch, records, chunks, projection, merged_from) != stored:
             raise StoreCorrupt(_damaged(n, ordinal, "does not match its checksum"))  # S14
         found.append(Row(ordinal, prev, epoch, Batch(records, chunks, projection), merged_from))
         before = ordinal
-    if before is None:
-        head = heads(connection, [n]).get(n, -1)
-    if whole and len(found) < limit and (-1 if before is None else before) < head:
-        raise StoreCorrupt(_damaged(n, head, f"is missing: the log ends at {before}"))  # S2
-    return found
+    return found, (_MORE if len(found) >= limit else before), head
 
 
 def _verify_link(n: int, ordinal: int, prev: int, before: int) -> None:

@@ -49,8 +49,11 @@ class Watch:
         self._waiting.setdefault(n, {})[waiter] = after
         try:
             self._poll_soon()
-            head = self._known[n] if n in self._known else await self._learn(n, look)
-            if head > after or (timeout is not None and timeout <= 0):
+            is_last_look = timeout is not None and timeout <= 0
+            head = -1 if is_last_look else self._known.get(n, -1)
+            if head < 0:  # not known, or somebody else is just learning it: who waits must have looked
+                head = await self._learn(n, look)
+            if head > after or is_last_look:
                 return head
             try:
                 async with asyncio.timeout(timeout):

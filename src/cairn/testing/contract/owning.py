@@ -228,6 +228,30 @@ async def a_release_gives_the_instance_up(s: Scene) -> None:
 
 
 @case()
+async def a_release_says_that_it_was_done(s: Scene) -> None:
+    """L2."""
+    n = (await born(s.store)).n
+    await owned(s.store, n)
+    assert await s.store.release(n, 1, None) is True
+    assert await s.store.release(n, 7, None) is True
+
+
+@case()
+async def a_release_at_an_expected_head_is_done_only_there(s: Scene) -> None:
+    """L1, S11."""
+    n = (await born(s.store)).n
+    mine = await owned(s.store, n)
+    assert mine is not None
+    theirs = await s.store.append(fact(n, epoch=None))
+    done = await s.store.release(n, 1, Batch(b'["early"]'), (Due("a", 1.0),), expected_head=mine.ordinal)
+    assert done is False
+    await expect(s, n, 1, "w1")
+    assert await s.store.due(["toy"], 10.0) == [] and b'["early"]' not in await log(s.store, n)
+    assert await s.store.release(n, 1, Batch(b'["now"]'), expected_head=theirs.ordinal) is True
+    await expect(s, n, 1, None)
+
+
+@case()
 async def a_release_may_leave_no_batch(s: Scene) -> None:
     """L2."""
     n = (await born(s.store)).n

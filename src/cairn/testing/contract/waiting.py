@@ -152,6 +152,33 @@ async def the_next_alarm_is_the_earliest_of_the_kinds(s: Scene) -> None:
     assert await s.store.next_due([]) is None
 
 
+@case()
+async def the_next_alarm_after_a_time_is_later_than_it(s: Scene) -> None:
+    """L4."""
+    n = (await born(s.store)).n
+    await s.store.append(fact(n, due=(Due("a", 1.0), Due("b", 2.0), Due("c", 3.0))))
+    assert await s.store.next_due(["toy"], after=1.0) == 2.0
+    assert await s.store.next_due(["toy"], after=2.5) == 3.0
+    assert await s.store.next_due(["toy"], after=3.0) is None
+
+
+@case()
+async def the_instances_of_excluded_owners_are_not_due(s: Scene) -> None:
+    """L7."""
+    for id, owner in (("x", "w1"), ("y", "w2"), ("z", None)):
+        n = (await born(s.store, id)).n
+        if owner:
+            await owned(s.store, n, owner)
+        await s.store.append(fact(n, epoch=None, due=(Due("a", 1.0),)))
+
+    async def due(*excluded: str) -> list[str]:
+        return [d.address.id for d in await s.store.due(["toy"], 5.0, exclude_owners=excluded)]
+
+    assert await due() == ["x", "y", "z"]
+    assert await due("w1") == ["y", "z"]
+    assert await due("w1", "w2", "nobody") == ["z"]
+
+
 @case(survives=True)
 async def alarms_are_kept(s: Scene) -> None:
     """L4, S1."""
@@ -167,6 +194,16 @@ async def a_change_that_has_been_is_seen_at_once(s: Scene) -> None:
     n = (await born(s.store)).n
     assert await s.store.changed(n, 0) == 1
     assert await s.store.changed(n, -1, timeout=0) == 1
+
+
+@case()
+async def all_who_ask_at_once_see_what_has_been(s: Scene) -> None:
+    """L5."""
+    n = (await born(s.store)).n
+    heads = await asyncio.gather(*(s.store.changed(n, 0, timeout=SOON) for _ in range(5)))
+    assert heads == [1] * 5
+    nobody = await asyncio.gather(*(s.store.changed(999, 0, timeout=SOON) for _ in range(3)), return_exceptions=True)
+    assert [type(e) for e in nobody] == [NotFound] * 3
 
 
 @case()
@@ -279,6 +316,17 @@ async def a_change_by_another_store_wakes(s: Scene) -> None:
         await asyncio.sleep(BRIEF if head % 2 else 0)
         done = await s.store.append(fact(n))
         assert await waiting == done.ordinal
+
+
+@case(shared=True)
+async def asking_without_waiting_sees_what_another_store_wrote(s: Scene) -> None:
+    """L5."""
+    other = await s.another()
+    n = (await born(s.store)).n
+    for _ in range(5):
+        head = await other.changed(n, -1, timeout=0)
+        done = await s.store.append(fact(n))
+        assert await other.changed(n, head, timeout=0) == done.ordinal
 
 
 @case(shared=True)
