@@ -22,6 +22,7 @@ from cairn.runtime import records as r
 from cairn.runtime.application import Application
 from cairn.runtime.settings import APPEND_RETRY_SECONDS, APPEND_RETRY_WAIT_SECONDS
 from cairn.runtime.state import RuntimeState
+from cairn.runtime.steady import SteadyClock
 from cairn.runtime.storage.store import Address, Append, Batch, Due, Durability, InstanceRow, Row, Store
 from cairn.runtime.threads import INLINE, Threads
 
@@ -156,7 +157,7 @@ class Instance(Fold):
     ) -> None:
         super().__init__(application, row.n, row.address)
         self.store = store
-        self.clock = clock
+        self.clock = SteadyClock(clock)
         self.ids = ids
         self.worker = worker
         self.threads = threads

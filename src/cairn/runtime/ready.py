@@ -9,21 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cairn.runtime.application import Application
-from cairn.runtime.settings import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
-from cairn.runtime.state import FiberState, Phase, RuntimeState
+from cairn.runtime.state import FiberState, Phase, RuntimeState, backoff_seconds
 
 #: The wake time of something that can run at once.
 NOW = 0.0
-
-
-def backoff_seconds(interrupted: int) -> float:
-    """How long to wait before the next attempt after that many interruptions in a row: 0, 1, 2, 4, … seconds.
-
-    The first is free, because most kills are deployments; a process-killing input meets the doubling.
-    """
-    if interrupted <= 1:
-        return 0.0
-    return min(BACKOFF_BASE_SECONDS * 2.0 ** (interrupted - 2), BACKOFF_MAX_SECONDS)
 
 
 def candidates(runtime: RuntimeState, *, serial: bool) -> Iterator[FiberState]:

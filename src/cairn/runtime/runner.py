@@ -17,9 +17,9 @@ from cairn.errors import Fenced, StoreError
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info, seen
 from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
-from cairn.runtime.ready import backoff_seconds, candidates, ready_at
+from cairn.runtime.ready import candidates, ready_at
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
-from cairn.runtime.state import FiberState, Phase
+from cairn.runtime.state import FiberState, Phase, backoff_seconds
 from cairn.runtime.storage.store import Due
 from cairn.runtime.waiting import nap
 
@@ -119,6 +119,8 @@ class Runner:
         self._bell.set()
 
     def _settle_down(self) -> None:
+        if not any(fiber.phase is Phase.RUNNING for fiber in self.instance.runtime.unsettled()):
+            self.instance.clock.set()
         self.is_quiet = True
         self._on_quiet()
 
