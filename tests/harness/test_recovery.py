@@ -42,8 +42,8 @@ def situations() -> Iterator[Situation]:
 
 def circumstances(folded: Folded) -> Iterator[Given]:
     """Who may ask about a log: the process that wrote it or its successor, with hooks or without, and with any limits."""
-    epoch = folded.runtime.epoch
-    for epoch in (epoch, epoch + 1) if folded.control.calls else (epoch,):
+    mine = folded.runtime.epoch
+    for epoch in (mine, mine + 1) if folded.control.calls else (mine,):
         for limits, hooks in product(LIMITS, (False, True)):
             yield Given(now=NOW, epoch=epoch, limits=limits, hears=hooks, stops=hooks)
 
