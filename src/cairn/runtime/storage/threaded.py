@@ -128,15 +128,14 @@ class ThreadedExecutor:
                 pass  # the lease runs out by itself
         self._closing = True
         self._wakes.put(None)
-        await self._loop.run_in_executor(self._wal_thread, self._thread.join)
+        # A writer that waits for a turn it does not get is left behind: it ends by itself, having nothing more to do.
+        await self._loop.run_in_executor(self._wal_thread, self._thread.join, self._busy_seconds)
         self._wal_thread.shutdown()
         if self._guard is not None:
             self._guard.cancel()
         self._refuse(len(self._pending))
         await self._readers.close()
         self._watch_connection.close()
-        self._wal.close()
-        self._files.close()
 
     async def _call(self, work: Callable[[], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
@@ -166,6 +165,8 @@ class ThreadedExecutor:
             self._guard = self._loop.call_later(max(0.01, oldest + self._busy_seconds - now), self._refuse_stuck)
 
     def _refuse(self, count: int) -> None:
+        if not count:
+            return
         error = busy(self._where, self._turn.holder())
         for _ in range(count):
             try:
@@ -205,6 +206,8 @@ class ThreadedExecutor:
             self._renew()
         if self._committer.failed is None:
             self._checkpoint(self._wal.truncate)
+        self._wal.close()
+        self._files.close()
 
     def _sleep(self) -> None:
         """Return when there is something to write, to renew, or to close."""
