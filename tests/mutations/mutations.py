@@ -159,7 +159,7 @@ MUTATIONS = [
         name="a lost end is noticed",
         promise="S2",
         file=READS,
-        old="if whole and len(found) < limit and (-1 if before is None else before) < head:",
+        old="if last < head and last != _MORE:",
         new="if False:",
         tests=(f"{CANARIES}::test_a_missing_end_is_refused",),
     ),
