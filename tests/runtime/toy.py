@@ -91,11 +91,11 @@ class World:
         return [record for row in await self.store.read(row.n, -1, limit=100_000) for record in decode(row.batch.records)]
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, None], *, seconds: float = 30) -> None:
     """Run an asynchronous test; one that hangs fails."""
 
     async def limited() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(seconds):
             await main
 
     asyncio.run(limited())
