@@ -17,13 +17,13 @@ from cairn.harness.handle import ConversationHandle
 from cairn.harness.models.protocol import ModelRequest
 from cairn.testing.play import Client, settled
 from cairn.testing.scripted import Call, Fail, Meanwhile, Reply, Say, ScriptedModel, Stall, by_turn
-from cairn.testing.world import Provider, World
+from cairn.testing.world import Event, Provider, World
 
 #: Seconds from its first request in which a provider fails. Longer than any crash and takeover, shorter than the first retry.
-OUTAGE_SECONDS = 5.0
+OUTAGE_SECONDS = 10.0
 
 #: Waits of a scenario that retries: one wait is longer than the outage.
-RETRY = Limits(retry_base_seconds=20.0, idle_seconds=2.0)
+RETRY = Limits(retry_base_seconds=40.0, idle_seconds=4.0)
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def abort_tool(world: World) -> Agent:  # type: ignore[type-arg]
 
 
 def running_timeout(world: World) -> Agent:  # type: ignore[type-arg]
-    agent = agent_of(world, Call("hang"), limits=Limits(running_seconds=30.0))
+    agent = agent_of(world, Call("hang"), limits=Limits(running_seconds=15.0))
 
     @agent.tool(repeat="safe")
     async def hang(ctx: Context) -> str:
@@ -350,26 +350,27 @@ def tool_timeout(world: World) -> Agent:  # type: ignore[type-arg]
 # --- a provider in trouble -------------------------------------------------------------------------------------------
 
 
-def during_outage(trouble: Reply, then: Reply) -> Callable[[ModelRequest], Reply]:
+def during_outage(world: World, trouble: Reply, then: Reply) -> Callable[[ModelRequest], Reply]:
     """In trouble for `OUTAGE_SECONDS` from the first request on; whoever asks, it is the provider's trouble."""
-    first: list[float] = []
 
     def reply(request: ModelRequest) -> Reply:
         now = asyncio.get_running_loop().time()
-        first.append(now)
-        return trouble if now - first[0] < OUTAGE_SECONDS else then
+        began = next((float(event.key) for event in world.events if event.name == "outage"), None)
+        if began is None:
+            world.note(Event("cue", "outage", key=repr(now)))
+        return trouble if began is None or now - began < OUTAGE_SECONDS else then
 
     return reply
 
 
 def retry(world: World) -> Agent:  # type: ignore[type-arg]
     overloaded = ModelError("overloaded", kind="overload", status=529)
-    return agent_of(world, during_outage(Fail(overloaded, after="Well, "), say("Well, I am back.")), limits=RETRY)
+    return agent_of(world, during_outage(world, Fail(overloaded, after="Well, "), say("Well, I am back.")), limits=RETRY)
 
 
 def stall(world: World) -> Agent:  # type: ignore[type-arg]
     return agent_of(
-        world, during_outage([Meanwhile(lambda: None), Stall(after="Well, ")], say("Well, I am back.")), limits=RETRY
+        world, during_outage(world, [Meanwhile(lambda: None), Stall(after="Well, ")], say("Well, I am back.")), limits=RETRY
     )
 
 
@@ -388,7 +389,7 @@ def join(world: World) -> Agent:  # type: ignore[type-arg]
         """Look."""
         world.effect("look", ctx.call)
         world.cue("running")
-        await asyncio.sleep(10)
+        await asyncio.sleep(4)
         return "a tree"
 
     return agent
@@ -442,7 +443,7 @@ def length(world: World) -> Agent:  # type: ignore[type-arg]
     return agent
 
 
-TIMEOUT = "ran longer than 30 s (parked time not counted)"
+TIMEOUT = "ran longer than 15 s (parked time not counted)"
 
 SCENARIOS = (
     Scenario("hurried", hurried, sending("first"), ("Yes.",)),
