@@ -218,7 +218,7 @@ def _contents(folder: str) -> dict[str, bytes]:
 
 def _is_data(name: str) -> bool:
     """Files of the database itself; the shared-memory index does not survive, locks and the reserve hold nothing."""
-    return not name.endswith(("-shm", ".turn", ".users", ".ballast"))
+    return not name.endswith(("-shm", ".turn", ".wait", ".users", ".ballast"))
 
 
 class _RecordingVFS(apsw.VFS):

@@ -287,7 +287,7 @@ def test_a_path_that_cannot_be_made_is_one_clear_error() -> None:
     """S14: naming the path."""
     with folder() as place:
         Path(f"{place}/file").write_text("in the way")
-        with pytest.raises(StoreError, match="file/cairn.db"):
+        with pytest.raises(StoreError, match=r"file/cairn\.db"):
             asyncio.run(make(f"{place}/file/cairn.db", inline=True).open())
 
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from tests.runtime.storage.helpers import born, folder, opened, watched
@@ -215,6 +216,28 @@ def test_a_turn_that_is_kept_is_an_error_inline_too() -> None:
         asyncio.run(main(f"{place}/cairn.db"))
 
 
+def test_a_store_can_be_closed_while_the_turn_is_kept() -> None:
+    """L6: a stopped neighbour does not keep this process from ending."""
+
+    async def main(path: str) -> None:
+        store = await opened(path, busy_seconds=0.2)
+        n = await born(store)
+        hold = Hold(path)
+        waiting = asyncio.create_task(store.append(append(n)))
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            await store.close()
+        with pytest.raises(StoreBusy):
+            await waiting
+        hold.let_go()
+        again = await opened(path)
+        assert len(await again.read(n, -1)) == 2, "the refused write must not happen later"
+        await again.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))
+
+
 def test_reads_go_on_while_the_turn_is_kept() -> None:
     """L5: readers wait for nobody."""
 
@@ -239,7 +262,7 @@ def test_the_turn_file_names_this_worker() -> None:
         store = await opened(path)
         await store.register(worker("w-of-mine"), 60.0, lambda: True)
         await born(store)
-        text = await asyncio.to_thread(lambda: open(f"{path}.turn").read())
+        text = await asyncio.to_thread(Path(f"{path}.turn").read_text)
         assert text.startswith(f"w-of-mine (pid {os.getpid()})")
         await store.close()
 
@@ -293,7 +316,7 @@ def test_a_worker_taken_for_dead_is_back_with_its_next_renewal() -> None:
         await store.claim(n, "w1", expected_epoch=0, make=lambda epoch: Batch(b"[]"))
         await other.unregister("w1")
         async with asyncio.timeout(10):
-            while not await other.workers():
+            while not await other.workers():  # noqa: ASYNC110 - renewed by a thread, which has no event to offer
                 await asyncio.sleep(0.01)
         found = await other.instance(n)
         assert found is not None and found.owner is None

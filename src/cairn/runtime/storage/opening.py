@@ -1,7 +1,7 @@
 """Opening a store's files, in the order that makes each step safe; and closing them.
 
-Beside the database `x.db` lie `x.db-wal` and `x.db-shm` (SQLite's), `x.db.turn` (the queue of writers), `x.db.users` (who
-has it open) and `x.db.ballast` (the reserve). Only the first two hold data.
+Beside the database `x.db` lie `x.db-wal` and `x.db-shm` (SQLite's), `x.db.turn` and `x.db.wait` (the turn of writers),
+`x.db.users` (who has it open) and `x.db.ballast` (the reserve). Only the first two hold data.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def open_files(path: str, connect: Connect, boot: str, *, mounts: str | None = N
         os.makedirs(directory, exist_ok=True)
         require_local(directory, mounts)
         _require_database(path)
-        turn, users = Turn(path + ".turn"), Users(path + ".users")
+        turn, users = Turn(path), Users(path + ".users")
     except OSError as error:
         raise StoreError(f"the store {path} cannot be opened: {error}. Check the path and its permissions.") from error
     try:

@@ -70,7 +70,10 @@ class Wal:
         self._checkpoint("truncate")
 
     def close(self) -> None:
-        self._connection.close()
+        try:
+            self._connection.close()
+        except SqlError:
+            pass  # nothing depends on this connection any more
 
     def _checkpoint(self, mode: str) -> None:
         try:
