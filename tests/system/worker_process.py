@@ -67,8 +67,9 @@ def application(directory: Path, pause: float) -> Toy:
 
     async def forked(fiber: Fiber) -> None:
         """Leaves a child behind that outlives this process, with all its descriptors."""
-        if os.fork() == 0:
+        if (child := os.fork()) == 0:
             signal.pause()
+        (directory / "child").write_text(str(child))
         await beat(fiber)
 
     return Toy({method.__name__: method for method in (steps, never, keyed, stash, nap, beat, forked)})
