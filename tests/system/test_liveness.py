@@ -132,7 +132,8 @@ def test_a_forked_child_that_survives_its_worker_does_not_keep_it_alive(tmp_path
     try:
         run(main(), seconds=120)
     finally:
-        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+        for child in tmp_path.glob("child-*"):
+            os.kill(int(child.name.removeprefix("child-")), signal.SIGKILL)
 
 
 def test_a_stopped_owner_is_waited_for_then_replaced_and_finds_itself_fenced(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def application(directory: Path, pause: float) -> Toy:
         """Leaves a child behind that outlives this process, with all its descriptors."""
         if (child := os.fork()) == 0:
             signal.pause()
-        (directory / "child").write_text(str(child))
+        (directory / f"child-{child}").touch()
         await beat(fiber)
 
     return Toy({method.__name__: method for method in (steps, never, keyed, stash, nap, beat, forked)})
