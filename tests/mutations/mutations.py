@@ -20,6 +20,9 @@ FIBER = "src/cairn/runtime/fiber.py"
 CANARIES = "tests/mutations/test_canaries.py"
 EFFECTS = "tests/mutations/test_effect_canaries.py"
 
+THREADS = "tests/runtime/storage/test_threads.py"
+DAMAGED = "tests/runtime/storage/test_corruption.py::test_a_damaged_log_is_refused_by_name"
+
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
 STORMS = "tests/simulation/test_ownership.py::test_a_few_storms_break_nothing"
 
@@ -145,7 +148,7 @@ MUTATIONS = [
         file=READS,
         old="if checksum(n, ordinal, prev, epoch, records, chunks, projection, merged_from) != stored:",
         new="if False:",
-        tests=(f"{CANARIES}::test_a_flipped_bit_is_refused",),
+        tests=(DAMAGED,),
     ),
     Mutation(
         name="a row's link is verified",
@@ -153,7 +156,7 @@ MUTATIONS = [
         file=READS,
         old="    if prev != before:\n",
         new="    if False:\n",
-        tests=(f"{CANARIES}::test_a_missing_row_is_refused",),
+        tests=(DAMAGED,),
     ),
     Mutation(
         name="a lost end is noticed",
@@ -161,7 +164,7 @@ MUTATIONS = [
         file=READS,
         old="if last < head and last != _MORE:",
         new="if False:",
-        tests=(f"{CANARIES}::test_a_missing_end_is_refused",),
+        tests=(DAMAGED,),
     ),
     Mutation(
         name="a new file's name is synced",
@@ -170,6 +173,22 @@ MUTATIONS = [
         old="        sync_directory(directory)",
         new="        pass",
         tests=power_cut("creating_a_store"),
+    ),
+    Mutation(
+        name="processes write in turns",
+        promise="L7",
+        file="src/cairn/runtime/storage/turn.py",
+        old="        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        new="        pass",
+        tests=(f"{THREADS}::test_a_turn_that_is_kept_is_an_error_inline_too",),
+    ),
+    Mutation(
+        name="a write that fails does so alone",
+        promise="L7",
+        file=COMMIT,
+        old="if error.code in (CONSTRAINT, TOOBIG) and len(writes) > 1:",
+        new="if False:",
+        tests=file("a_claim_that_is_refused_does_not_harm_its_neighbours"),
     ),
     # --- nothing is forgotten
     Mutation(

@@ -4,66 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.crash.storage_scenarios import World
 from tests.crash.test_power_cut import TORN_SEEDS, allowed, put, verify
 
 from cairn.clock import SystemClock
-from cairn.errors import StoreCorrupt
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore, opening, plan
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, Due, WorkerRow
 from cairn.testing.disk import RecordingDisk
-
-
-async def written(path: Path, damage: str) -> SqliteStore:
-    """A store of one log with five batches, changed behind its back and opened again."""
-    store = SqliteStore(str(path), clock=SystemClock(), ids=SystemIds(), inline=True)
-    await store.open()
-    creation = Creation("u", "i", Batch(b'["born"]'), 0)
-    n = (await store.admit(Address("toy", "1"), creation, Append(0, Batch(b'["asked"]')))).n
-    for number in range(3):
-        await store.append(Append(n, Batch(b'["%d"]' % number)))
-    await store.close()
-    with sqlite3.connect(path) as db:
-        db.execute("pragma foreign_keys=off")
-        db.execute(damage)
-    db.close()
-    await store.open()
-    return store
-
-
-def refused(path: Path, damage: str, what: str) -> None:
-    async def main() -> None:
-        store = await written(path, damage)
-        with pytest.raises(StoreCorrupt, match=what):
-            await store.read(1, -1)
-        assert await store.check() != []
-        await store.close()
-
-    asyncio.run(main())
-
-
-def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
-    """S14: a batch that is not what was written is never shown."""
-    refused(
-        tmp_path / "s.db", """update log set records = cast('["other"]' as blob) where ordinal = 2""", "ordinal 2.*checksum"
-    )
-
-
-def test_a_missing_row_is_refused(tmp_path: Path) -> None:
-    """S2: no batch is missing between two that are present."""
-    refused(tmp_path / "s.db", "delete from log where ordinal = 2", "ordinal 3.*follows 2.*before it is 1")
-
-
-def test_a_missing_end_is_refused(tmp_path: Path) -> None:
-    """S2: the log ends where its instance says it does."""
-    refused(tmp_path / "s.db", "delete from log where ordinal = 4", "missing: the log ends at 3")
 
 
 def test_an_owner_does_not_go_to_sleep_over_a_request_it_has_not_seen() -> None:
