@@ -17,8 +17,9 @@ from cairn.errors import Fenced, StepUnknown, ToolError
 from cairn.harness import records as h
 from cairn.harness.messages import ResultContent, Text
 from cairn.harness.sandbox.protocol import ProcessInfo, Sandbox
+from cairn.harness.sizes import encoded_bytes, shortened
 from cairn.harness.state import Draft
-from cairn.harness.tools import Tool, ToolResult, result_of
+from cairn.harness.tools import Tool, ToolResult, encodable, result_of
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.storage.store import Durability
@@ -29,8 +30,8 @@ logger = logging.getLogger("cairn.harness")
 PROGRESS_CHARACTERS = 4_096
 #: Seconds between two progress records of one call: five a second look live and cost nothing.
 PROGRESS_SECONDS = 0.2
-#: Bytes of one call's result as it is recorded. The outcomes of parallel calls share a batch of at most 1 MB; twice what the
-#: file tools return at most, and longer output belongs into a file the model can page through.
+#: Bytes of one call's result as it is recorded, and of its details: twice what the file tools return at most. Longer output
+#: belongs into a file the model can page through.
 RESULT_BYTES = 100_000
 
 Append = Callable[[Sequence[r.Record], Durability], Awaitable[object]]
@@ -59,6 +60,7 @@ class LiveCall:
         self._progress: str | None = None
         self._shower: asyncio.Task[None] | None = None
         self._closed = False
+        self._loop = asyncio.get_running_loop()
 
     @property
     def call(self) -> str:
@@ -81,9 +83,17 @@ class LiveCall:
         return self._sandbox
 
     def progress(self, text: str) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # a plain function in its thread
+            self._loop.call_soon_threadsafe(self._take_progress, text)
+        else:
+            self._take_progress(text)
+
+    def _take_progress(self, text: str) -> None:
         if self._closed:
             return
-        self._progress = text[-PROGRESS_CHARACTERS:]
+        self._progress = encodable(text[-PROGRESS_CHARACTERS:])
         if self._shower is None or self._shower.done():
             self._shower = asyncio.ensure_future(self._show())
 
@@ -115,32 +125,44 @@ class LiveCall:
             await self._append([h.ToolProgress(call=self._call, text=text)], Durability.DELTA)
 
 
-async def bounded(work: Awaitable[Any], seconds: float, grace: float, name: str) -> Any:
-    """The result of `work`, or TimeoutError after `seconds`. One that ignores being cancelled is abandoned after `grace`.
+class Overdue(Exception):
+    """Work was stopped at its deadline. Not a TimeoutError: tools raise those of their own."""
 
-    *Cancelled*: the work is cancelled too and waited for no longer than `grace`.
+
+async def bounded(work: Awaitable[Any], seconds: float, grace: float, name: str) -> Any:
+    """The result of `work`, or Overdue after `seconds`. One that ignores being cancelled is abandoned after `grace`.
+
+    *Cancelled*: the work is cancelled too and waited for no longer than `grace`. *Raises* what the work raises, but a
+    cancellation or an exit of its own as an ordinary error: neither is a reason for anybody else to stop.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(_contained(work, name))
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
-        if not done:
-            await _end(task, grace, name)
-            raise TimeoutError
-        return task.result()
     except asyncio.CancelledError:
-        if not task.done():
-            await _end(task, grace, name)
+        await _end(task, grace, name)
         raise
+    if not done:
+        await _end(task, grace, name)
+        raise Overdue(f"{name} did not finish within {seconds:g} s and was stopped")
+    if task.cancelled():
+        raise RuntimeError(f"{name} was cancelled from inside")
+    return task.result()
+
+
+async def _contained(work: Awaitable[Any], name: str) -> Any:
+    try:
+        return await work
+    except SystemExit as error:
+        raise RuntimeError(f"{name} tried to end the process (exit {error.code})") from None
 
 
 async def _end(task: asyncio.Future[Any], grace: float, name: str) -> None:
-    task.cancel()
+    task.add_done_callback(lambda late: late.cancelled() or late.exception())
+    if not task.cancel():
+        return
     _, pending = await asyncio.wait({task}, timeout=grace)
     if pending:
         logger.warning("%s ignores being cancelled for %g s; it is abandoned and may still run", name, grace)
-        task.add_done_callback(lambda late: late.cancelled() or late.exception())
-    elif not task.cancelled():
-        task.exception()
 
 
 async def outcome_of(
@@ -151,23 +173,24 @@ async def outcome_of(
         value = await bounded(tool.run(live, arguments), seconds, grace, f"tool '{tool.name}'")
     except (Fenced, asyncio.CancelledError):
         raise
-    except TimeoutError:
-        return "timeout", _error(f"The tool did not finish within {seconds:g} s and was stopped.")
+    except Overdue:
+        return "timeout", error_result(f"The tool did not finish within {seconds:g} s and was stopped.")
     except ToolError as error:
-        return "error", _error(str(error))
+        return "error", error_result(str(error))
     except StepUnknown as error:
-        return "unknown", _error(str(error))
+        return "unknown", error_result(str(error))
     except Exception as error:
         logger.warning("tool '%s' raised %r", tool.name, error, exc_info=error)
-        return "error", _error(f"{type(error).__name__}: {error}")
+        return "error", error_result(f"{type(error).__name__}: {error}")
     finally:
         await live.close()
     result = result_of(tool.name, value)
     return ("error" if result.is_error else "ok"), result
 
 
-def _error(text: str) -> ToolResult:
-    return ToolResult((Text(text=text),), is_error=True)
+def error_result(text: str) -> ToolResult:
+    """What the model is told when a call did not work."""
+    return ToolResult((Text(text=encodable(text)),), is_error=True)
 
 
 def state_change(draft: Draft[Any] | None, versions: dict[str, int], scope: str) -> list[r.Record]:
@@ -180,28 +203,18 @@ def state_change(draft: Draft[Any] | None, versions: dict[str, int], scope: str)
     return [r.StateChanged(changes=encoded, conflicts=conflicts, scope=scope)]
 
 
-def bounded_content(content: tuple[ResultContent, ...]) -> tuple[ResultContent, ...]:
-    """The content, cut to what one record may hold, saying so. Images are not counted: they are stored beside the record."""
+def fitting(content: tuple[ResultContent, ...] | str) -> tuple[ResultContent, ...]:
+    """The content, cut to what one record may hold, saying so. Images are stored elsewhere and are left as they are."""
     left = RESULT_BYTES
     kept: list[ResultContent] = []
-    for block in content:
+    for block in (Text(text=content),) if isinstance(content, str) else content:
         if isinstance(block, Text):
-            size = len(msgspec.json.encode(block.text))
+            size = encoded_bytes(block.text)
             if size > left:
-                shown = _cut(block.text, left)
-                note = f"\n[{len(block.text) - len(shown):,} more characters were left out]"
-                return (*kept, Text(text=shown + note))
+                return (*kept, Text(text=shortened(block.text, left)))
             left -= size
         kept.append(block)
     return tuple(kept)
-
-
-def _cut(text: str, size: int) -> str:
-    """The longest start of `text` (within a factor of two) whose JSON has at most `size` bytes."""
-    text = text[:size]
-    while text and len(msgspec.json.encode(text)) > size:
-        text = text[: len(text) // 2]
-    return text
 
 
 def details_of(result: ToolResult) -> msgspec.Raw:

@@ -22,21 +22,22 @@ from cairn.runtime.records import Record
 def declare(conversation: Conversation, rendered: Rendered) -> tuple[list[Record], list[h.Note]]:
     """The records and notes that bring what the model was told up to `rendered`; both empty when nothing changed."""
     specs = tuple(tool.spec for tool in rendered.tools)
-    if conversation.system is None:
+    head = conversation.head
+    if head is None:
         return [h.ContextOpened(system=rendered.instructions, tools=specs)], []
-    declared = {spec.name: spec for spec in conversation.tools}
-    gone = set(conversation.removed)
+    declared = {spec.name: spec for spec in head.tools}
+    gone = set(head.removed)
     offered = {spec.name for spec in specs}
     added = tuple(spec for spec in specs if declared.get(spec.name) != spec)
     back = tuple(spec.name for spec in specs if spec.name in gone and declared.get(spec.name) == spec)
     removed = tuple(name for name in declared if name not in offered and name not in gone)
-    instructions = rendered.instructions if rendered.instructions != conversation.instructions else None
+    instructions = rendered.instructions if rendered.instructions != head.instructions else None
     if instructions is None and not (added or back or removed):
         return [], []
     record = h.ContextChanged(instructions=instructions, tools_added=added, tools_removed=removed, tools_back=back)
     notes = _tool_notes(added, back, removed, declared)
     if instructions is not None:
-        notes.append(h.Note(kind="instructions", text=_instructions_text(conversation.instructions, instructions)))
+        notes.append(h.Note(kind="instructions", text=_instructions_text(head.instructions, instructions)))
     return [record], notes
 
 
@@ -56,9 +57,10 @@ def _instructions_text(before: str, now: str) -> str:
     return f"Your instructions have changed. From now on they are:\n\n{now}"
 
 
-def turn_notes(control: Control) -> list[h.Note]:
-    """What the next turn must tell the model about where it stands."""
-    notes = list(control.notes)
+def turn_notes(control: Control, includes: Sequence[str]) -> list[h.Note]:
+    """What the next turn, which includes these messages, must tell the model about where it stands."""
+    heard = [text for id in includes if (text := control.heard.get(id)) is not None]
+    notes = [*control.notes, *(h.Note(kind="hook", text=text) for text in heard)]
     if control.stage in (Stage.INTERRUPTED, Stage.BROKEN) and control.kept_text:
         notes.append(h.Note(kind="continue", text=CONTINUE))
     elif control.stage is Stage.CUT:
@@ -68,11 +70,13 @@ def turn_notes(control: Control) -> list[h.Note]:
 
 def request(conversation: Conversation, rendered: Rendered, affinity: str) -> ModelRequest:
     """The request for the open turn. Its head and its earlier messages are the very objects of the request before."""
+    head = conversation.head
+    assert head is not None, "a turn is started after its context was opened"
     return ModelRequest(
         model=rendered.model_spec,
-        system=conversation.system or "",
+        system=head.system,
         messages=conversation.context(),
-        tools=conversation.tools,
+        tools=head.tools,
         thinking=rendered.thinking,
         max_tokens=rendered.max_tokens,
         temperature=rendered.temperature,

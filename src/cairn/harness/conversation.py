@@ -10,81 +10,29 @@ Laws. Pure. `apply` is amortised O(1). Entries restored from a checkpoint stay e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.harness import records as h
+from cairn.harness.entries import Entries, Entry, Ref, RefKind, Result
+from cairn.harness.head import Head, changed, opened
 from cairn.harness.messages import (
     AssistantMessage,
     Content,
     ContextMessage,
     Image,
-    ResultContent,
     Text,
     Thinking,
     ToolCall,
     ToolMessage,
-    ToolSpec,
-    Usage,
     UserMessage,
 )
 from cairn.harness.render import delivery_message, missing_result, note_message
 from cairn.harness.submission import Control
 from cairn.runtime import records as r
-
-EntryState = Literal["open", "completed", "interrupted", "failed", "aborted"]
-RefKind = Literal["m", "t"]
-
-
-class Result(msgspec.Struct, omit_defaults=True):
-    """The outcome of one call."""
-
-    outcome: h.CallOutcome
-    content: tuple[ResultContent, ...]
-    details: msgspec.Raw = r.NULL
-    duration_ms: int = 0
-
-
-class Entry(msgspec.Struct, omit_defaults=True):
-    """One thing in the conversation. An assistant entry is one message of the model with the results of its calls."""
-
-    kind: Literal["user", "assistant", "note"]
-    id: str
-    ordinal: int
-    at: float
-    submission: str = ""
-    turn: str = ""
-    delivery: h.Delivery | None = None
-    note: h.Note | None = None
-    content: tuple[Content, ...] = ()
-    state: EntryState = "completed"
-    model: str = ""
-    results: dict[str, Result] = {}
-    usage: Usage | None = None
-    error: r.ErrorInfo | None = None
-
-    @property
-    def text(self) -> str:
-        """What was said, without reasoning and calls."""
-        if self.delivery is not None:
-            return self.delivery.body
-        return "".join(block.text for block in self.content if isinstance(block, Text))
-
-    @property
-    def calls(self) -> list[ToolCall]:
-        return [block for block in self.content if isinstance(block, ToolCall)]
-
-
-class Ref(msgspec.Struct, frozen=True, array_like=True):
-    """A place in the context: message or note `entry` ("m"), or the result of its call number `call` ("t")."""
-
-    kind: RefKind
-    entry: int
-    ordinal: int
-    call: int = 0
 
 
 class _Saved(msgspec.Struct):
@@ -94,50 +42,16 @@ class _Saved(msgspec.Struct):
     open_parts: list[tuple[int, str, str]]
     values: dict[str, msgspec.Raw]
     versions: dict[str, int]
-    system: str | None
-    instructions: str
-    tools: list[ToolSpec]
-    removed: list[str]
+    heads: list[Head]
     unanswered: int | None
-    arguments: dict[str, msgspec.Raw] = {}
-    has_images: bool = False
+    arguments: dict[str, msgspec.Raw]
+    call_ids: set[str]
+    has_images: bool
 
 
 _encode = msgspec.json.Encoder().encode
 _decode_saved = msgspec.json.Decoder(_Saved).decode
-_decode_entry = msgspec.json.Decoder(Entry).decode
 _decode_delivery = msgspec.json.Decoder(h.Delivery).decode
-
-
-class Entries(Sequence[Entry]):
-    """A list of entries of which some are still encoded."""
-
-    def __init__(self, items: list[Entry | msgspec.Raw] | None = None) -> None:
-        self._items: list[Entry | msgspec.Raw] = items or []
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        item = self._items[index]
-        if isinstance(item, msgspec.Raw):
-            item = self._items[index] = _decode_entry(item)
-        return item
-
-    def __iter__(self) -> Iterator[Entry]:
-        return (self[i] for i in range(len(self._items)))
-
-    def append(self, entry: Entry) -> int:
-        self._items.append(entry)
-        return len(self._items) - 1
-
-    def truncate(self, keep: int) -> None:
-        del self._items[keep:]
-
-    def encoded(self) -> list[msgspec.Raw]:
-        return [item if isinstance(item, msgspec.Raw) else msgspec.Raw(_encode(item)) for item in self._items]
 
 
 class Conversation:
@@ -149,20 +63,22 @@ class Conversation:
         self.values: dict[str, msgspec.Raw] = {}
         """The agent's state, a JSON text a field."""
         self.versions: dict[str, int] = {}
-        self.system: str | None = None
-        """The frozen head of every request; None before the first turn."""
-        self.instructions = ""
-        """What the model was last told its instructions are."""
-        self.tools: list[ToolSpec] = []
-        self.removed: list[str] = []
         self.has_images = False
         self.arguments: dict[str, msgspec.Raw] = {}
         """What the calls of the open turn were called with, by call."""
+        self.call_ids: set[str] = set()
+        """The ids of all calls of the submission at work."""
+        self._heads: list[Head] = []
         self._refs: list[Ref] = []
         self._context: list[ContextMessage] = []
         self._index: dict[str, int] = {}
         self._parts: list[tuple[int, str, list[str]]] = []
         self._unanswered: int | None = None
+
+    @property
+    def head(self) -> Head | None:
+        """The head of the next request as the model knows it; None before the first turn."""
+        return self._heads[-1] if self._heads else None
 
     # --- the two projections
 
@@ -185,10 +101,8 @@ class Conversation:
 
     def open_content(self) -> tuple[Content, ...]:
         """What the open message holds so far."""
-        made: list[Content] = []
-        for _, kind, texts in self._parts:
-            made.append(Text(text="".join(texts)) if kind == "text" else Thinking(text="".join(texts)))
-        return tuple(made)
+        texts = ((kind, "".join(parts)) for _, kind, parts in self._parts)
+        return tuple(Text(text=text) if kind == "text" else Thinking(text=text) for kind, text in texts)
 
     def message_of(self, submission: str) -> UserMessage:
         """A submission's message as the model reads it."""
@@ -224,23 +138,6 @@ class Conversation:
                 is_continued = False
         return "".join(reversed(parts))
 
-    # --- what staged records would make of it
-
-    def values_after(self, staged: Sequence[r.Record]) -> dict[str, msgspec.Raw]:
-        values = dict(self.values)
-        for record in staged:
-            if isinstance(record, r.StateChanged):
-                values.update(record.changes)
-        return values
-
-    def content_after(self, staged: Sequence[r.Record]) -> tuple[Content, ...]:
-        """The content of the message the submission is at, if it is finished; empty else."""
-        for record in staged:
-            if isinstance(record, h.MessageCompleted):
-                return record.content
-        message = self.control.message
-        return self.entry(message).content if message and self._locate(message) is not None else ()
-
     # --- folding
 
     def apply(self, record: r.Record, ordinal: int) -> None:
@@ -259,12 +156,10 @@ class Conversation:
                 open_parts=parts,
                 values=self.values,
                 versions=self.versions,
-                system=self.system,
-                instructions=self.instructions,
-                tools=self.tools,
-                removed=self.removed,
+                heads=self._heads,
                 unanswered=self._unanswered,
                 arguments=self.arguments,
+                call_ids=self.call_ids,
                 has_images=self.has_images,
             )
         )
@@ -276,9 +171,8 @@ class Conversation:
         made.control, made.entries, made._refs = saved.control, Entries(list(saved.entries)), saved.refs
         made._parts = [(block, kind, [text]) for block, kind, text in saved.open_parts]
         made.values, made.versions = saved.values, saved.versions
-        made.system, made.instructions, made.tools = saved.system, saved.instructions, saved.tools
-        made.removed, made._unanswered, made.arguments = saved.removed, saved.unanswered, saved.arguments
-        made.has_images = saved.has_images
+        made._heads, made._unanswered, made.has_images = saved.heads, saved.unanswered, saved.has_images
+        made.arguments, made.call_ids = saved.arguments, saved.call_ids
         return made
 
     # --- inside
@@ -359,27 +253,20 @@ def _accepted(self: Conversation, record: r.FiberAccepted, ordinal: int) -> None
 
 
 def _opened(self: Conversation, record: h.ContextOpened, ordinal: int) -> None:
-    self.system = self.instructions = record.system
-    self.tools = list(record.tools)
-    self.removed = []
+    self._heads.append(opened(record, ordinal))
 
 
 def _changed(self: Conversation, record: h.ContextChanged, ordinal: int) -> None:
-    if record.instructions is not None:
-        self.instructions = record.instructions
-    for spec in record.tools_added:
-        names = [tool.name for tool in self.tools]
-        if spec.name in names:
-            self.tools[names.index(spec.name)] = spec
-        else:
-            self.tools.append(spec)
-    back = {*record.tools_back, *(spec.name for spec in record.tools_added)}
-    self.removed = [name for name in (*self.removed, *record.tools_removed) if name not in back]
+    if self.head is None:
+        raise StoreCorrupt("the context changed before it was opened (S14)")
+    self._heads.append(changed(self.head, record, ordinal))
 
 
 def _turn_started(self: Conversation, record: h.TurnStarted, ordinal: int) -> None:
     self._flush_results(ordinal)
     self.arguments = {}
+    if record.submission in record.includes:
+        self.call_ids = set()
     for number, note in enumerate(record.notes):
         if note.kind in _BEFORE:
             self._add_note(note, ordinal, record.turn, record.at, number)
@@ -415,7 +302,9 @@ def _delta(self: Conversation, record: h.MessageDelta, ordinal: int) -> None:
 def _completed(self: Conversation, record: h.MessageCompleted, ordinal: int) -> None:
     entry = self.entry(record.message)
     entry.content, entry.state, entry.usage, entry.model = record.content, "completed", record.usage, record.model
+    entry.ended = ordinal
     self._parts = []
+    self.call_ids.update(call.id for call in entry.calls)
     index = self._index[record.message]
     if record.content:
         self._refer("m", index, ordinal)
@@ -424,7 +313,7 @@ def _completed(self: Conversation, record: h.MessageCompleted, ordinal: int) -> 
 
 def _interrupted(self: Conversation, record: h.MessageInterrupted, ordinal: int) -> None:
     entry = self.entry(record.message)
-    entry.content, self._parts = self.open_content(), []
+    entry.content, entry.ended, self._parts = self.open_content(), ordinal, []
     entry.state = "aborted" if record.reason == "abort" else "interrupted"
     if record.keep:
         self._refer("m", self._index[record.message], ordinal)
@@ -456,14 +345,36 @@ def _state(self: Conversation, record: r.StateChanged, ordinal: int) -> None:
         self.versions[name] = ordinal
 
 
+def _settled(self: Conversation, record: r.FiberSettled, ordinal: int) -> None:
+    """Only what has its end when its submission has: a message that nobody closed is not open for ever."""
+    index = self._locate(self.control.message) if self.control.message else None
+    entry: Entry | None = None if index is None else self.entries[index]
+    if entry is not None and entry.state == "open" and entry.submission == record.fiber:
+        entry.content, entry.state, entry.ended, self._parts = self.open_content(), "failed", ordinal, []
+
+
 def _rewound(self: Conversation, record: h.ConversationRewound, ordinal: int) -> None:
+    """What came after `to` is gone from both projections, but for messages nobody has read yet. A call whose outcome came
+    after it keeps it: it did happen."""
     self._refs = [ref for ref in self._refs if ref.ordinal <= record.to]
-    self.entries.truncate(next((i for i, entry in enumerate(self.entries) if entry.ordinal > record.to), len(self.entries)))
+    self._heads = [head for head in self._heads if head.ordinal <= record.to]
+    keep = next((i for i, entry in enumerate(self.entries) if entry.ordinal > record.to), len(self.entries))
+    unread = [entry for entry in self.entries[keep:] if entry.kind == "user" and entry.submission in self.control.queue]
+    self.entries.truncate(keep)
     self._context, self._index, self._parts, self._unanswered = [], {}, [], None
+    last: Entry | None = self.entries[-1] if self.entries else None
+    if last is not None and last.kind == "assistant" and last.ended > record.to:
+        last.content, last.state, last.results = (), "interrupted", {}
+    for entry in unread:
+        self._add(entry)
+    said = self._refs[-1] if self._refs else None
+    if said is not None and said.kind == "m" and self.entries[said.entry].calls:
+        self._unanswered = said.entry
 
 
 _HANDLERS: dict[type[r.Record], Callable[[Conversation, Any, int], None]] = {
     r.FiberAccepted: _accepted,
+    r.FiberSettled: _settled,
     r.StateChanged: _state,
     h.ContextOpened: _opened,
     h.ContextChanged: _changed,

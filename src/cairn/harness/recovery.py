@@ -214,6 +214,11 @@ def situate(control: Control, runtime: RuntimeState, given: Given) -> Situation:
     )
 
 
+def is_aside(control: Control, submission: str) -> bool:
+    """Another submission is at work: this one was started only to be aborted, and has no part in that work."""
+    return control.submission not in (None, submission)
+
+
 def joining(control: Control, runtime: RuntimeState) -> list[str]:
     """The messages the next turn would take in beside its own: the queue, up to the first that is to be aborted."""
     found: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -10,8 +10,12 @@ from cairn.harness import records as h
 from cairn.harness.messages import Text
 from cairn.harness.recovery import Verb, verb
 from cairn.harness.render import CUT_CALL, NOT_RUN_ABORTED, STOPPED_ABORTED, UNKNOWN_OUTCOME
+from cairn.harness.sizes import shortened
 from cairn.harness.submission import CallState, CallStatus, Control
 from cairn.runtime import records as r
+
+#: Bytes of a reply in its settlement. A longer one is whole in the conversation, part by part.
+REPLY_BYTES_MAX = 900_000
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -55,26 +59,28 @@ def close_calls(control: Control, epoch: int, halted: bool, at: float) -> list[r
     return records
 
 
+def reply_of(text: str, message: str) -> msgspec.Raw:
+    """A `Reply` as it is recorded."""
+    return msgspec.Raw(msgspec.json.encode(Reply(text=shortened(text, REPLY_BYTES_MAX), message=message)))
+
+
 def settle(
-    control: Control,
-    text: str,
+    submissions: Sequence[str],
     kind: r.Outcome,
     error: r.ErrorInfo | None,
     at: float,
     *,
+    result: msgspec.Raw = r.NULL,
     then: bool,
 ) -> list[r.Record]:
-    """The submission and all that joined it have their one outcome (S7). `text`: the answer, when completed. `then`: an
-    `on_settled` fiber follows each."""
-    host = control.submission or ""
-    result = r.NULL
-    if kind == "completed":
-        result = msgspec.Raw(msgspec.json.encode(Reply(text=text, message=control.message)))
-    records: list[r.Record] = []
-    for id in dict.fromkeys((host, *control.included)):
-        answered_by = host if id != host else None
-        records.append(r.FiberSettled(fiber=id, outcome=kind, at=at, result=result, error=error, answered_by=answered_by))
-    return [*records, *_afterwards([host, *control.included] if then else (), at)]
+    """These have their one outcome (S7), which the first of them brought about. `then`: an `on_settled` fiber follows
+    each."""
+    host = submissions[0]
+    records: list[r.Record] = [
+        r.FiberSettled(fiber=id, outcome=kind, at=at, result=result, error=error, answered_by=None if id == host else host)
+        for id in submissions
+    ]
+    return [*records, *_afterwards(submissions if then else (), at)]
 
 
 def _afterwards(submissions: Iterable[str], at: float) -> list[r.Record]:
@@ -86,5 +92,5 @@ def _afterwards(submissions: Iterable[str], at: float) -> list[r.Record]:
             at=at,
             arguments=msgspec.Raw(msgspec.json.encode(id)),
         )
-        for id in dict.fromkeys(submissions)
+        for id in submissions
     ]

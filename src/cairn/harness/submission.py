@@ -91,8 +91,8 @@ class Control(msgspec.Struct, omit_defaults=True):
     continues: int = 0
     last_call: str = ""
     same_calls: int = 0
-    heard: list[str] = []
-    """Submissions whose `on_message` has run and that are not settled."""
+    heard: dict[str, str | None] = {}
+    """Submissions whose `on_message` has run and that are not settled, each with what it said."""
     notes: list[h.Note] = []
     """What the next turn has to tell the model."""
     stop_decided: bool = False
@@ -101,7 +101,8 @@ class Control(msgspec.Struct, omit_defaults=True):
     def copy(self) -> Control:
         """An independent copy; lists are copied one level, calls are copied too."""
         twin = msgspec.structs.replace(self)
-        twin.included, twin.queue, twin.heard, twin.notes = self.included[:], self.queue[:], self.heard[:], self.notes[:]
+        twin.included, twin.queue, twin.notes = self.included[:], self.queue[:], self.notes[:]
+        twin.heard = dict(self.heard)
         twin.calls = [msgspec.structs.replace(call) for call in self.calls]
         return twin
 
@@ -231,23 +232,26 @@ def _outcome(control: Control, record: h.ToolOutcome) -> None:
 
 def _hook(control: Control, record: h.HookCompleted) -> None:
     if record.hook == "on_message":
-        control.heard.append(record.of)
+        control.heard[record.of] = record.text
     elif record.text is None:
         control.stop_decided = True
     else:
         control.continues += 1
         control.stage = Stage.ANSWERED
-    if record.text is not None:
         control.notes.append(h.Note(kind="hook", text=record.text))
 
 
 def _settled(control: Control, record: r.FiberSettled) -> None:
-    for waiting in (control.queue, control.heard):
-        if record.fiber in waiting:
-            waiting.remove(record.fiber)
     if record.fiber == control.submission:
+        # What joined it and has no outcome of its own (its abort is on the way, or this one failed where no loop could
+        # tell) waits again, as if it had not: nothing that was accepted is lost (S1).
+        control.queue[:0] = [id for id in control.included if id != record.fiber]
         control.submission, control.stage = None, Stage.SETTLED
         control.calls, control.included = [], []
+    for waiting in (control.queue, control.included):
+        if record.fiber in waiting:
+            waiting.remove(record.fiber)
+    control.heard.pop(record.fiber, None)
 
 
 _HANDLERS: dict[type[r.Record], Callable[[Control, Any], None]] = {

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Literal
+
+import msgspec
 
 from cairn.clock import Clock
 from cairn.errors import ModelError
@@ -19,6 +22,7 @@ from cairn.harness import records as h
 from cairn.harness.bell import Bell
 from cairn.harness.cut import CutReason
 from cairn.harness.limits import Limits
+from cairn.harness.messages import Content, ToolCall
 from cairn.harness.models.protocol import Completed, Model, ModelEvent, ModelRequest, TextDelta, ThinkingDelta
 from cairn.runtime.records import Record
 
@@ -32,6 +36,8 @@ FLUSH_CHARACTERS = 8_192
 DELTA_CHARACTERS = 65_536
 #: Characters of one message, reasoning included: 100,000 tokens. Protects memory, and the record that will hold all of it.
 MESSAGE_CHARACTERS = 400_000
+#: Characters of a provider's call id that are kept when another has to be made from it (providers take 64, ours add a few).
+CALL_CHARACTERS = 56
 #: A stream that is always ready would starve everything else; after this many events the others get a turn.
 EVENTS_PER_YIELD = 128
 #: Seconds a closed stream may take to let go before it is abandoned and reported.
@@ -92,26 +98,24 @@ class TurnStream:
         finally:
             cut.remove_done_callback(buffer.arrived.hear)
             await self._close(pump)
-        if response.cut is None and response.error is None:
-            response.completed, response.error = buffer.completed, buffer.error
+        # A response that is complete is paid for: it counts, even when the cut or a deadline came at the same moment.
+        response.completed = buffer.completed
         if response.completed is None and response.error is None and response.cut is None:
-            response.error = ModelError("the stream ended before the response was complete", kind="network")
+            early = ModelError("the stream ended before the response was complete", kind="network")
+            response.error = buffer.error or early
         return response
 
     async def _pump(self, model: Model, request: ModelRequest, buffer: _Buffer) -> None:
         """Move events from the stream into the buffer, as fast as they come and as far as memory allows."""
-        stream = model.stream(request)
-        count = 0
+        stream: AsyncGenerator[ModelEvent, None] | None = None
+        events = 0
         try:
+            stream = model.stream(request)
             async for event in stream:
                 self._take(event, buffer)
-                count += 1
-                if buffer.characters >= FLUSH_CHARACTERS or count % EVENTS_PER_YIELD == 0:
+                events += 1
+                if buffer.characters >= FLUSH_CHARACTERS or events % EVENTS_PER_YIELD == 0:
                     await self._let_flush(buffer)
-                if buffer.total > MESSAGE_CHARACTERS:
-                    raise ModelError(
-                        f"the response is longer than {MESSAGE_CHARACTERS:,} characters and was cut off", kind="invalid_request"
-                    )
                 if buffer.completed is not None:
                     break
         except ModelError as error:
@@ -122,12 +126,16 @@ class TurnStream:
         finally:
             buffer.done = True
             buffer.arrived.ring()
-            await stream.aclose()
+            if stream is not None:
+                await stream.aclose()
 
     def _take(self, event: ModelEvent, buffer: _Buffer) -> None:
         buffer.last_event = self._clock.monotonic()
         buffer.any_event = True
         if isinstance(event, TextDelta | ThinkingDelta):
+            if buffer.total + len(event.text) > MESSAGE_CHARACTERS:
+                text = f"the response is longer than {MESSAGE_CHARACTERS:,} characters and was cut off"
+                raise ModelError(text, kind="invalid_request")
             buffer.events.append(event)
             buffer.characters += len(event.text)
             buffer.total += len(event.text)
@@ -201,6 +209,21 @@ class TurnStream:
             logger.warning("a model's stream ignores being closed for %g s; it is abandoned", CLOSE_SECONDS)
         elif not pump.cancelled() and (error := pump.exception()) is not None:
             logger.warning("closing a model's stream failed: %r", error)
+
+
+def distinct_calls(content: Sequence[Content], taken: Collection[str]) -> tuple[Content, ...]:
+    """The content with an id of its own for every call. Some providers repeat ids from response to response, or give none;
+    a call's id is what its outcome, its steps and its key go by."""
+    used = set(taken)
+    made: list[Content] = []
+    for block in content:
+        if isinstance(block, ToolCall):
+            others = (f"{block.id[:CALL_CHARACTERS] or 'call'}_{number}" for number in count(2))
+            names = chain([block.id], others)
+            block = msgspec.structs.replace(block, id=next(name for name in names if name and name not in used))
+            used.add(block.id)
+        made.append(block)
+    return tuple(made)
 
 
 def delta_records(message: str, events: Sequence[TextDelta | ThinkingDelta]) -> list[h.MessageDelta]:

@@ -1,0 +1,156 @@
+"""What one attempt at a submission works with: the agent, the log it reads and writes, and what the agent is at a turn.
+
+Laws. Nothing here decides. A `View` is where staged records would lead; only `commit` makes them so (S10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from cairn.harness import records as h
+from cairn.harness import recovery
+from cairn.harness.agent import Agent
+from cairn.harness.calls import LiveCall
+from cairn.harness.conversation import Conversation
+from cairn.harness.images import Images, blobs_of
+from cairn.harness.messages import Content
+from cairn.harness.models.protocol import Model
+from cairn.harness.recovery import Given, Halt
+from cairn.harness.sandbox.protocol import Sandbox
+from cairn.harness.settling import settle
+from cairn.harness.sizes import batches
+from cairn.harness.submission import Control
+from cairn.harness.tools import Tool
+from cairn.harness.turn_view import Rendered
+from cairn.runtime import records as r
+from cairn.runtime.fiber import Fiber
+from cairn.runtime.storage.store import Durability
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the loop is given by whoever embeds it."""
+
+    resolve: Callable[[str | Model], Model]
+    committed: Callable[[Any, int, Sequence[r.Record]], None] = lambda instance, ordinal, records: None
+    """Told after each commit, in order; must not raise and must not wait."""
+
+
+@dataclass(slots=True)
+class View:
+    """Where staged records would lead."""
+
+    control: Control
+    values: dict[str, msgspec.Raw]
+    content: tuple[Content, ...]
+    """Of the message the submission is at, when it is finished."""
+
+
+class Attempt:
+    """One try at one submission, by one owner."""
+
+    def __init__(
+        self, agent: Agent[Any], fiber: Fiber, services: Services, sandbox: Sandbox | None, sandbox_tools: Sequence[Tool]
+    ) -> None:
+        self.agent = agent
+        self.fiber = fiber
+        self.instance = fiber.instance
+        self.clock = fiber.instance.clock
+        self.services = services
+        self.sandbox = sandbox
+        self.images = Images(fiber.instance.store, fiber.instance.address.tenant)
+        self.conversation: Conversation = fiber.instance.state
+        self._sandbox_tools = tuple(sandbox_tools)
+        self._rendered: tuple[str, Rendered] | None = None
+
+    # --- where it stands
+
+    def now(self) -> float:
+        return self.clock.wall()
+
+    def given(self) -> Given:
+        """What the table needs beside the fold."""
+        agent = self.agent
+        return Given(
+            now=self.now(),
+            epoch=self.instance.epoch,
+            limits=agent.limits,
+            hears=bool(agent.message_hooks),
+            stops=bool(agent.stop_hooks),
+        )
+
+    def view(self, staged: Sequence[r.Record] = ()) -> View:
+        """Where the submission would stand with these."""
+        control, values, content = self.conversation.control.copy(), self.conversation.values, self._content()
+        for record in staged:
+            control.apply(record)
+            if isinstance(record, r.StateChanged):
+                values = values | record.changes
+            elif isinstance(record, h.MessageCompleted):
+                content = record.content
+        return View(control, values, content)
+
+    def _content(self) -> tuple[Content, ...]:
+        control = self.conversation.control
+        is_asked = control.submission is not None and control.message != ""
+        return self.conversation.entry(control.message).content if is_asked else ()
+
+    def halt(self, control: Control) -> tuple[Halt, r.ErrorInfo | None]:
+        """Whether it must not go on, and why."""
+        return recovery.halt(control, self.fiber.state, self.given())
+
+    # --- the log
+
+    async def commit(self, records: Sequence[r.Record], durability: Durability = Durability.FACT) -> None:
+        """The records are in the log and folded, and the embedder knows. In more than one batch only when they would not
+        fit into one. *Raises* Fenced, StoreError."""
+        for batch in batches(records):
+            ordinal = await self.instance.append(batch, durability=durability, blobs=blobs_of(batch))
+            self.services.committed(self.instance, ordinal, batch)
+
+    def settled(
+        self, control: Control, kind: r.Outcome, error: r.ErrorInfo | None = None, result: msgspec.Raw = r.NULL
+    ) -> list[r.Record]:
+        """The records that settle the submission at work and what joined it. One whose abort was asked for is left out: it
+        is settled on its own, and a second settlement would be refused (S7)."""
+        fibers = self.instance.runtime.fibers
+        joined = [id for id in control.included if id in fibers and fibers[id].abort is None]
+        together = list(dict.fromkeys((control.submission or "", *joined)))
+        return settle(together, kind, error, self.now(), result=result, then=self.has_aftermath)
+
+    @property
+    def has_aftermath(self) -> bool:
+        """`on_settled` has to run."""
+        return bool(self.agent.settled_hooks)
+
+    # --- the agent at a turn
+
+    def render(self, values: dict[str, msgspec.Raw]) -> Rendered:
+        """The agent with this state. *Raises* what a `prepare` function raises."""
+        return self.agent.render(values, conversation=self.instance.address.id, sandbox_tools=self._sandbox_tools)
+
+    def begin_turn(self, turn: str, rendered: Rendered) -> None:
+        """The turn is asked with `rendered`."""
+        self._rendered = (turn, rendered)
+
+    def rendered(self) -> Rendered:
+        """The agent at the present turn; after a crash, as it renders now."""
+        turn = self.conversation.control.turn
+        if self._rendered is None or self._rendered[0] != turn:
+            self._rendered = (turn, self.render(self.conversation.values))
+        return self._rendered[1]
+
+    def live(self, call: str) -> LiveCall:
+        """What a call, or a hook, is given."""
+        return LiveCall(
+            self.fiber,
+            call,
+            draft=self.agent.draft(self.conversation.values, self.conversation.versions),
+            sandbox=self.sandbox,
+            append=self.commit,
+            run_sync=self.instance.threads.call,
+        )

@@ -1,0 +1,165 @@
+"""The calls of one message at work: their intents, as many at a time as may run, and the outcome of each as it comes.
+
+Laws. A call runs after its intent is durable (S8). Each outcome is committed when it is there, whatever its siblings do
+(P4, F4); the last one is left to the loop, so that the next turn rides in its batch. Whatever happens to the run, every
+call of the message ends up with exactly one outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from cairn.errors import CairnError
+from cairn.harness import records as h
+from cairn.harness.attempt import Attempt, View
+from cairn.harness.batch import startable
+from cairn.harness.calls import details_of, error_result, fitting, outcome_of, state_change
+from cairn.harness.cut import CutReason
+from cairn.harness.messages import ToolCall
+from cairn.harness.recovery import Halt
+from cairn.harness.settling import close_calls, outcome
+from cairn.harness.sizes import BATCH_BYTES_MAX
+from cairn.harness.submission import CallState, CallStatus, Control
+from cairn.harness.tools import Tool, ToolResult
+from cairn.runtime import records as r
+
+#: Seconds beyond the grace of a cancelled tool in which its outcome has to be there: what follows it is our own code.
+OUTCOME_SECONDS = 1.0
+
+Running = dict[asyncio.Task[list[r.Record]], CallState]
+
+
+class CallRunner:
+    """Runs the calls of the message an attempt is at."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    # --- records
+
+    def plan(self, view: View) -> list[r.Record]:
+        """Intents of the calls that may begin now; a call that cannot be made has its outcome at once."""
+        attempt, control, records = self._attempt, view.control, list[r.Record]()
+        blocks = {block.id: block for block in view.content if isinstance(block, ToolCall)}
+        rendered = attempt.rendered()
+        rules = {tool.name: tool.sequential for tool in rendered.tools}
+        for call in startable(control.calls, lambda name: rules.get(name, False), attempt.agent.limits.parallel_tools):
+            tool = rendered.tool(call.name)
+            if tool is None:
+                known = ", ".join(tool.name for tool in rendered.tools) or "none"
+                text = f"There is no tool named '{call.name}'. Available tools: {known}."
+                records.append(outcome(control, call, "error", text, attempt.now()))
+                continue
+            try:
+                records.append(self._called(control, call, tool, blocks[call.id]))
+            except ValueError as error:
+                records.append(outcome(control, call, "error", str(error), attempt.now()))
+        return records
+
+    def _called(self, control: Control, call: CallState, tool: Tool, block: ToolCall) -> h.ToolCalled:
+        if block.arguments_error is not None:
+            raise ValueError(f"The arguments of this call could not be read: {block.arguments_error}")
+        return h.ToolCalled(
+            submission=control.submission or "",
+            turn=control.turn,
+            call=call.id,
+            name=call.name,
+            arguments=msgspec.Raw(msgspec.json.encode(tool.validate(block.arguments))),
+            repeat=tool.repeat,
+            epoch=self._attempt.instance.epoch,
+            at=self._attempt.now(),
+        )
+
+    def close(self, view: View) -> list[r.Record]:
+        """The outcome of every call that will not run (any more)."""
+        halted, _ = self._attempt.halt(view.control)
+        return close_calls(view.control, self._attempt.instance.epoch, halted is not Halt.NO, self._attempt.now())
+
+    # --- work
+
+    async def run(self, cut: asyncio.Future[CutReason]) -> list[r.Record]:
+        """Run the called calls, and those that may begin after them, until each has its outcome or the run is cut."""
+        running: Running = {}
+        try:
+            while True:
+                self._start(running)
+                if not running:
+                    return []
+                wanted: set[asyncio.Future[Any]] = {*running, cut}
+                await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
+                if cut.done():
+                    return await self._stop(running)
+                finished = [task for task in running if task.done()]
+                records = [record for task in finished for record in task.result()]
+                for task in finished:
+                    del running[task]
+                planned = self._plan_more(records)
+                if not running and planned is None:
+                    return records
+                await self._attempt.commit([*records, *(planned or [])])
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _start(self, running: Running) -> None:
+        busy = {call.id for call in running.values()}
+        for call in self._attempt.conversation.control.calls:
+            if call.status is CallStatus.CALLED and call.id not in busy:
+                running[asyncio.create_task(self._run_call(call))] = call
+
+    def _plan_more(self, records: list[r.Record]) -> list[r.Record] | None:
+        """Intents of planned calls that may begin after these records; None when there are none left to plan."""
+        view = self._attempt.view(records)
+        if all(call.status is not CallStatus.PLANNED for call in view.control.calls):
+            return None
+        return self.plan(view)
+
+    async def _stop(self, running: Running) -> list[r.Record]:
+        """Running calls are cancelled; those that have finished keep their outcome, the rest get one."""
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=self._attempt.agent.limits.abort_seconds + OUTCOME_SECONDS)
+        records = [record for task in running if task.done() and not task.cancelled() for record in task.result()]
+        return [*records, *self.close(self._attempt.view(records))]
+
+    async def _run_call(self, call: CallState) -> list[r.Record]:
+        attempt = self._attempt
+        started, limits = attempt.clock.monotonic(), attempt.agent.limits
+        tool = attempt.rendered().tool(call.name)
+        if tool is None:
+            text = f"The tool '{call.name}' no longer exists; whether this call took effect before is unknown."
+            return [outcome(attempt.conversation.control, call, "unknown", text, attempt.now())]
+        live = attempt.live(call.id)
+        arguments = msgspec.json.decode(attempt.conversation.arguments[call.id])
+        seconds = tool.timeout_seconds or limits.tool_seconds
+        kind, result = await outcome_of(tool, live, arguments, seconds, limits.abort_seconds)
+        changes: list[r.Record] = []
+        try:
+            changes = state_change(live.draft, attempt.conversation.versions, call.id) if kind == "ok" else []
+        except CairnError as error:
+            kind, result = "error", error_result(str(error))
+        duration_ms = round((attempt.clock.monotonic() - started) * 1000)
+        records = [await self._outcome(call, kind, result, duration_ms), *changes]
+        if changes and len(r.encode(records)) > BATCH_BYTES_MAX:
+            text = "The tool ran, but what it put into the state is larger than a record may be (1 MB); nothing of it was kept."
+            return [await self._outcome(call, "error", error_result(text), duration_ms)]
+        return records
+
+    async def _outcome(self, call: CallState, kind: h.CallOutcome, result: ToolResult, duration_ms: int) -> h.ToolOutcome:
+        attempt = self._attempt
+        return h.ToolOutcome(
+            submission=attempt.conversation.control.submission or "",
+            turn=attempt.conversation.control.turn,
+            call=call.id,
+            name=call.name,
+            outcome=kind,
+            content=await attempt.images.store(fitting(result.content)),
+            at=attempt.now(),
+            terminate=result.terminate and kind == "ok",
+            details=details_of(result),
+            duration_ms=duration_ms,
+        )
