@@ -23,7 +23,7 @@ from cairn.clock import Clock
 from cairn.errors import FiberFailed
 from cairn.harness.agent import Agent
 from cairn.harness.application import AgentApplication
-from cairn.harness.conversation import Entry
+from cairn.harness.entries import Entry
 from cairn.harness.handle import ConversationHandle, Receipt
 from cairn.harness.loop import Services
 from cairn.harness.models.protocol import Model
