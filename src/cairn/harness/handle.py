@@ -7,7 +7,7 @@ words of text; whoever holds them, in any process, can ask for the reply.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,8 +16,8 @@ from cairn.clock import Clock
 from cairn.errors import FiberFailed, NotFound, UsageError
 from cairn.harness import records as h
 from cairn.harness.application import AgentApplication
-from cairn.harness.conversation import Entry
-from cairn.harness.events import Event, EventStream, SubmissionSettled
+from cairn.harness.entries import Entry
+from cairn.harness.events import Event, EventStream, SubmissionAccepted, SubmissionSettled
 from cairn.harness.images import Images
 from cairn.harness.messages import Image
 from cairn.harness.settling import Reply
@@ -61,10 +61,14 @@ class Receipt:
         """
         return await self.conversation.reply(self.submission)
 
-    async def follow(self) -> AsyncGenerator[Event, None]:
-        """Every event from this message on, until it has settled."""
-        async for event in self.conversation.follow(self.offset):
-            yield event
+    async def follow(self, *, caught_up: Callable[[], None] = lambda: None) -> AsyncGenerator[Event, None]:
+        """Every event from this message on, until it has settled. `caught_up` is called as by `ConversationHandle.follow`."""
+        # The first receipt of a key that was known says nothing of where its message stands.
+        begun = not self.deduplicated
+        async for event in self.conversation.follow(self.offset, caught_up=caught_up):
+            begun = begun or (isinstance(event, SubmissionAccepted) and event.submission == self.submission)
+            if begun:
+                yield event
             if isinstance(event, SubmissionSettled) and event.submission == self.submission:
                 return
 
@@ -101,7 +105,7 @@ class ConversationHandle:
         delivery = message if isinstance(message, h.Delivery) else h.Delivery(body=message)
         if attachments:
             delivery = msgspec.structs.replace(delivery, attachments=(*delivery.attachments, *attachments))
-        _check_key(key)
+        check_key(key)
         images = Images(self._store, self.address.tenant)
         stored = await images.store(delivery.attachments)
         delivery = msgspec.structs.replace(delivery, attachments=stored)
@@ -138,16 +142,25 @@ class ConversationHandle:
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None
 
-    async def follow(self, after: int = log.BEGINNING) -> AsyncGenerator[Event, None]:
+    async def follow(
+        self, after: int = log.BEGINNING, *, caught_up: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Event, None]:
         """Every event after the offset, for ever: past ones at once, new ones as they become durable, whoever runs the agent.
 
+        `caught_up` is called once, when everything that was on the log at the call has been given.
         *Raises* NotFound when nothing was ever sent to this conversation.
         """
         row = await log.locate(self._store, self.address)
         stream = EventStream()
+        is_behind = after < row.head
+        if not is_behind:
+            caught_up()
         async for entry in log.tail(self._store, row.n, after):
             for event in stream.feed(log.decode(self._decoder, entry, str(self.address)), entry.ordinal):
                 yield event
+            if is_behind and entry.ordinal >= row.head:
+                is_behind = False
+                caught_up()
 
     async def history(self) -> list[Entry]:
         """The conversation as people see it, at the head. Empty when nothing was ever sent to it."""
@@ -226,7 +239,8 @@ def _keyed_id(address: Address, key: str) -> str:
     return f"sub_ik_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _check_key(key: str | None) -> None:
+def check_key(key: str | None) -> None:
+    """Raises UsageError for a key that cannot be one."""
     if key is not None and not 0 < len(key) <= KEY_CHARACTERS_MAX:
         raise UsageError(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}")
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
@@ -71,8 +72,7 @@ def guard(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return Exit.ABORTED
     except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_broken_pipes()
         return Exit.OK
     except Exception as error:
         if os.environ.get("CAIRN_DEBUG") == "1":
@@ -82,10 +82,21 @@ def guard(command: Callable[[], int | None]) -> int:
         return code
 
 
+def abandon_broken_pipes() -> None:
+    """Whatever is still written to a stream that nobody reads goes nowhere: the interpreter flushes both once more at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def explain(error: Exception) -> tuple[str, Exit]:
     """The one line that tells a person what happened and what to do, and the exit code that goes with it."""
     if isinstance(error, errors.AgentFileError) and error.problems:
-        return one_line("; ".join((str(error), *error.problems))), Exit.USAGE
+        first = () if str(error).startswith(error.problems[0]) else (str(error),)
+        return one_line("; ".join((*first, *error.problems))), Exit.USAGE
     if isinstance(error, errors.CairnError):
         usage = isinstance(error, USAGE_ERRORS) or (isinstance(error, errors.ModelError) and error.kind == "auth")
         return one_line(str(error)), Exit.USAGE if usage else Exit.FAILED

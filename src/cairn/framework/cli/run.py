@@ -2,34 +2,35 @@
 
 Laws. The message is admitted before anything else is tried, so nothing typed is ever lost (S1). The same command continues
 what is unsettled instead of asking twice. Beside a live owner it sends and follows; it never refuses and never takes over.
-What is shown is read from the log.
+Only the conversation of this command is run here. What is shown is read from the log.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import shlex
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cairn.errors import FiberFailed, UsageError
+from cairn.errors import CairnError, UsageError
 from cairn.framework.app import App
-from cairn.framework.cli.output import Exit
+from cairn.framework.cli import continuing
+from cairn.framework.cli.interrupts import Interrupts
+from cairn.framework.cli.notes import told_by
+from cairn.framework.cli.output import Exit, abandon_broken_pipes
 from cairn.framework.cli.show import Show, make_show
 from cairn.framework.cli.store import named
 from cairn.framework.project import load
 from cairn.harness.agent import Agent
-from cairn.harness.events import Event, SubmissionSettled
-from cairn.harness.handle import ConversationHandle, Receipt
-from cairn.harness.records import Delivery
-from cairn.ids import SystemIds
-from cairn.runtime.state import FiberState
+from cairn.harness.events import SubmissionSettled
+from cairn.harness.handle import ConversationHandle, Receipt, check_id, check_key
+from cairn.runtime.storage.store import Address
 
-#: Bytes of a message read from standard input; a record holds at most 1 MB.
-STDIN_BYTES_MAX = 500_000
+#: Bytes of a message, typed or read from standard input; a record holds at most 1 MB.
+MESSAGE_BYTES_MAX = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +46,27 @@ class Request:
     store: str | None = None
     json: bool = False
 
+    def again(self, id: str) -> str:
+        """The command that goes on with the conversation."""
+        store = ["--store", self.store] if self.store else []
+        return shlex.join(["cairn", "run", self.target, "--id", id, *store])
+
 
 def run(request: Request) -> int:
     """Run one message to its settlement; the exit code says how that was."""
     agent = _agent(request)
-    message = _message(request.message)
-    if message is None and request.id is None:
-        raise UsageError(
-            f'nothing to do: give a message, as in `cairn run {request.target} "…"`, - to read it from standard input, '
-            f"or --id to go on with a conversation"
-        )
+    message = _message(request)
     data = _data(agent, request.data)
-    return asyncio.run(_run(agent, message, data, request))
+    show = make_show(json=request.json)
+    with told_by(show.note):
+        return asyncio.run(_run(agent, message, data, request, show))
+
+
+# --- what was typed -------------------------------------------------------------------------------------------------
 
 
 def _agent(request: Request) -> Agent[Any]:
+    """The agent, with a model that can be asked; its provider's library is being imported from here on."""
     agent = load(request.target)
     if request.model is not None:
         agent = agent.replaced(model=request.model)
@@ -69,29 +76,47 @@ def _agent(request: Request) -> Agent[Any]:
         )
     if isinstance(agent.model, str):
         # Offline and cheap: a missing key or an unknown provider is known before anything is stored.
+        from cairn.harness.models.adapter import load_in_background
         from cairn.harness.models.resolve import resolve
 
-        resolve(agent.model)
+        load_in_background(resolve(agent.model).provider)
     return agent
 
 
-def _message(given: str | None) -> str | None:
-    if given != "-":
-        if given is not None and not given.strip():
-            raise UsageError("the message is empty; write what the agent is to do")
-        return given
-    data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
-    if len(data) > STDIN_BYTES_MAX:
+def _message(request: Request) -> str | None:
+    """What is to be said, as far as it can be checked without a store; None to go on with what there is."""
+    if request.id is not None:
+        check_id(request.id)
+    check_key(request.key)
+    if request.message is None:
+        if request.id is None:
+            raise UsageError(
+                f'nothing to do: give a message, as in `cairn run {request.target} "…"`, - to read it from standard input, '
+                f"or --id to go on with a conversation"
+            )
+        return None
+    text = _from_stdin() if request.message == "-" else request.message
+    if not text.strip():
+        raise UsageError("the message is empty; write what the agent is to do")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the message is not UTF-8 text (character {error.start})") from None
+    if size > MESSAGE_BYTES_MAX:
+        raise UsageError(f"the message is longer than {MESSAGE_BYTES_MAX:,} bytes; put it into a file the agent can read")
+    return text
+
+
+def _from_stdin() -> str:
+    data = sys.stdin.buffer.read(MESSAGE_BYTES_MAX + 1)
+    if len(data) > MESSAGE_BYTES_MAX:
         raise UsageError(
-            f"the message on standard input is longer than {STDIN_BYTES_MAX:,} bytes; put it into a file for the agent"
+            f"the message on standard input is longer than {MESSAGE_BYTES_MAX:,} bytes; put it into a file the agent can read"
         )
     try:
-        text = data.decode()
+        return data.decode().rstrip("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"the message on standard input is not UTF-8 text (byte {error.start})") from None
-    if not text.strip():
-        raise UsageError("standard input held no message")
-    return text.rstrip("\n")
 
 
 def _data(agent: Agent[Any], given: str | None) -> dict[str, bytes] | None:
@@ -107,24 +132,45 @@ def _data(agent: Agent[Any], given: str | None) -> dict[str, bytes] | None:
     return agent.first_state({name: bytes(value) for name, value in fields.items()})
 
 
-async def _run(agent: Agent[Any], message: str | None, data: dict[str, bytes] | None, request: Request) -> int:
-    id = request.id or SystemIds().new("run")
-    show = make_show(json=request.json)
-    async with App(agents=[agent], store=named(request.store)) as app:
-        warming = asyncio.ensure_future(app.warm())
-        try:
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+async def _run(agent: Agent[Any], message: str | None, data: dict[str, bytes] | None, request: Request, show: Show) -> int:
+    chosen: list[Address] = []
+    with Interrupts(show) as interrupts:
+        async with App(agents=[agent], store=named(request.store), only=lambda address: address in chosen) as app:
+            id = request.id or await continuing.id_for(app, agent, message or "", request.key)
             conversation = app.conversation(agent, id)
-            receipt = await _receipt(conversation, message, data, request, show)
-            if receipt is None:
-                return Exit.OK
-            return await _follow(receipt, show, f"cairn run {request.target} --id {id}")
-        finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
+            chosen.append(conversation.address)
+            warming = asyncio.ensure_future(app.warm())
+            try:
+                interrupts.sending()
+                receipt = await _receipt(app, conversation, message, data, request.key, show)
+                if receipt is None:
+                    return Exit.OK
+                interrupts.following(receipt, request.again(id))
+                settled = await _follow(app, receipt, show)
+                if settled is None:
+                    with suppress(OSError):
+                        show.note(f"nobody reads the output any more; stopped here. `{request.again(id)}` goes on")
+                    abandon_broken_pipes()
+                    return Exit.FAILED
+                await _afterwards(app, agent)
+            finally:
+                warming.cancel()
+                (warmed,) = await asyncio.gather(warming, return_exceptions=True)
+    if settled.outcome == "failed" and isinstance(warmed, UsageError):
+        # The model could not even be loaded: that is for the caller to change, not a failure of the work.
+        raise warmed
+    try:
+        show.settled(settled, f'{request.again(id)} "…"' if request.id is None else "")
+    except BrokenPipeError:
+        abandon_broken_pipes()
+    return {"completed": Exit.OK, "aborted": Exit.ABORTED}.get(settled.outcome, Exit.FAILED)
 
 
 async def _receipt(
-    conversation: ConversationHandle, message: str | None, data: dict[str, bytes] | None, request: Request, show: Show
+    app: App, conversation: ConversationHandle, message: str | None, data: dict[str, bytes] | None, key: str | None, show: Show
 ) -> Receipt | None:
     """Admit the message, or find the submission that this command continues."""
     pending = await conversation.unsettled()
@@ -134,76 +180,58 @@ async def _receipt(
         if not pending:
             show.note(f"{conversation.address} has nothing unsettled; give it a message to go on")
             return None
-        return _attach(conversation, pending[-1], show)
-    if request.key is None:
-        same = [fiber for fiber in pending if _body(fiber) == message]
-        if same:
-            return _attach(conversation, same[-1], show)
-    receipt = await conversation.send(message, key=request.key, data=data)
-    show.opened(str(conversation.address), receipt)
+        found = pending[-1]
+    else:
+        same = [fiber for fiber in pending if key is None and continuing.body(fiber) == message]
+        if not same:
+            if data and await conversation.exists():
+                show.note(f"{conversation.address} exists already; --data, the state of a new conversation, is ignored")
+            receipt = await conversation.send(message, key=key, data=data)
+            show.opened(receipt, "known" if receipt.deduplicated else "started")
+            return receipt
+        found = same[-1]
+    receipt = Receipt(conversation, found.id, found.ordinal - 1)
+    owner = await continuing.live_owner(app, conversation.address)
+    show.opened(receipt, "continuing", attempts=found.attempt, owner=owner)
     return receipt
 
 
-def _attach(conversation: ConversationHandle, fiber: FiberState, show: Show) -> Receipt:
-    receipt = Receipt(conversation, fiber.id, fiber.ordinal - 1)
-    show.opened(str(conversation.address), receipt, continuing=True)
-    return receipt
+async def _follow(app: App, receipt: Receipt, show: Show) -> SubmissionSettled | None:
+    """Show everything until the submission has settled; None when nobody reads it any more. *Raises* what ended the worker."""
+    assert app.worker is not None
+    shown = asyncio.ensure_future(_show_all(receipt, show))
+    ended = asyncio.ensure_future(_settling_down(app.worker.join()))
+    await asyncio.wait({shown, ended}, return_when=asyncio.FIRST_COMPLETED)
+    if not shown.done():
+        shown.cancel()
+        await asyncio.gather(shown, return_exceptions=True)
+        error = ended.result()
+        raise error if error is not None else CairnError("the worker ended before the work did; run the same command again")
+    try:
+        return shown.result()
+    except BrokenPipeError:
+        return None
 
 
-def _body(fiber: FiberState) -> str | None:
-    import msgspec
-
-    return msgspec.json.decode(fiber.arguments, type=Delivery).body
-
-
-async def _follow(receipt: Receipt, show: Show, again: str) -> int:
-    """Show everything until the submission has settled. Ctrl-C aborts it; a second one leaves at once."""
-    with _interrupts(receipt, show, again):
-        settled = await _show_all(receipt, show)
-    show.settled(settled, again)
-    if settled.outcome == "completed":
-        return Exit.OK
-    return Exit.ABORTED if settled.outcome == "aborted" else Exit.FAILED
+async def _settling_down(work: Coroutine[Any, Any, None]) -> Exception | None:
+    """How it ended, as a value: nobody may be left to look at it."""
+    try:
+        await work
+    except Exception as error:
+        return error
+    return None
 
 
 async def _show_all(receipt: Receipt, show: Show) -> SubmissionSettled:
-    async for event in _events(receipt):
+    async for event in receipt.follow(caught_up=show.caught_up):
         show.event(event)
         if isinstance(event, SubmissionSettled) and event.submission == receipt.submission:
             return event
-    raise FiberFailed("the log ended before the submission settled")  # unreachable: following never ends
+    raise AssertionError("following ends with the settlement")
 
 
-def _events(receipt: Receipt) -> AsyncGenerator[Event, None]:
-    return receipt.conversation.follow(receipt.offset)
-
-
-class _interrupts:
-    """While inside: the first SIGINT asks the log for an abort, the second ends the process on the spot."""
-
-    def __init__(self, receipt: Receipt, show: Show, again: str) -> None:
-        self._receipt = receipt
-        self._show = show
-        self._again = again
-        self._task: asyncio.Task[Any] | None = None
-
-    def __enter__(self) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-
-    def _interrupt(self) -> None:
-        if self._task is not None:
-            self._show.note(f"stopped at once; `{self._again}` goes on from the log")
-            _leave(Exit.ABORTED)
-        self._show.note("aborting; press Ctrl-C again to leave at once")
-        abort: Callable[..., Any] = self._receipt.conversation.abort
-        self._task = asyncio.ensure_future(abort(self._receipt.submission, reason="Ctrl-C"))
-
-
-def _leave(code: int) -> None:
-    """End the process as a kill would: nothing is cleaned up, because everything that matters is in the log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+async def _afterwards(app: App, agent: Agent[Any]) -> None:
+    """Give what runs after a settlement its time; what does not end stays on the log, for the next run."""
+    if agent.settled_hooks and app.worker is not None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(app.worker.idle(), agent.limits.hook_seconds)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +27,7 @@ from cairn.harness.models.classify import classify
 from cairn.harness.models.failure import failure_of
 from cairn.harness.models.protocol import Activity, Completed, ModelEvent, ModelRequest
 from cairn.harness.models.provider import Provider
+from cairn.runtime.threads import Threads
 
 if TYPE_CHECKING:
     from cairn.harness.models.engine import Engine
@@ -115,7 +118,7 @@ class ProviderModel:
         loop = asyncio.get_running_loop()
         engine = self._engines.get(loop)
         if engine is None:
-            await asyncio.to_thread(load, self.provider)
+            await _loaded(self.provider)
             # Another request may have built it while the import ran.
             engine = self._engines.get(loop) or self._build(key)
             self._engines[loop] = engine
@@ -140,6 +143,26 @@ def load(provider: Provider) -> None:
             f"{provider.name} models need a package that is not installed ({error.name or error}): "
             f"pip install 'cairn-agents[{provider.extra}]'"
         ) from error
+
+
+async def _loaded(provider: Provider) -> None:
+    """`load`, beside the event loop. Not in the loop's own pool: that is joined at the end, and whoever stops must not have
+    to wait for an import."""
+    thread = Threads(1)
+    try:
+        await thread.call(load, provider)
+    finally:
+        thread.close()
+
+
+def load_in_background(provider: Provider) -> None:
+    """`load` has begun in a thread; whoever needs the libraries waits for it by loading them too, and meets its errors."""
+    threading.Thread(target=_load_quietly, args=(provider,), name=f"load {provider.name}", daemon=True).start()
+
+
+def _load_quietly(provider: Provider) -> None:
+    with suppress(Exception):
+        load(provider)
 
 
 def _call_ids(request: ModelRequest) -> set[str]:
