@@ -95,20 +95,24 @@ async def read(store: SqliteStore) -> dict[str, Any]:
     return {"instances": found, "due": due}
 
 
-async def main(folder: Path) -> None:
+async def lived(path: str) -> dict[str, Any]:
+    await live(path)
+    store = store_at(path, "second boot")
+    await store.open()
+    seen = await read(store)
+    await store.close()
+    return seen
+
+
+def main(folder: Path) -> None:
     target = folder / f"store-format-{FORMAT}.db"
     if target.exists():
         sys.exit(f"{target} exists; a golden file is made once")
     with tempfile.TemporaryDirectory() as work:
-        path = f"{work}/cairn.db"
-        await live(path)
-        store = store_at(path, "second boot")
-        await store.open()
-        seen = await read(store)
-        await store.close()
-        target.write_bytes(Path(path).read_bytes())
+        seen = asyncio.run(lived(f"{work}/cairn.db"))
+        target.write_bytes(Path(work, "cairn.db").read_bytes())
     target.with_suffix(".json").write_text(json.dumps(seen, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(HERE))
+    main(HERE)
