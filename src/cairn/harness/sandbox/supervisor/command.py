@@ -57,6 +57,7 @@ class Supervisor:
         self._output = output
         self._server = server
         self._child = 0
+        self._mark = ""
         self._go = self._error = -1
         self._code: int | None = None
         self._failure = b""
@@ -85,7 +86,8 @@ class Supervisor:
             return
         me = processes.lookup(os.getpid())
         started = me.started if me else 0.0
-        request["env"][processes.MARK] = processes.mark(os.getpid(), started)
+        self._mark = processes.mark(os.getpid(), started)
+        request["env"][processes.MARK] = self._mark
         self._start(request)
         self._say("ready", os.getpid(), self._child, started)
         self._supervise(float(request["grace"]))
@@ -238,9 +240,11 @@ class Supervisor:
     def _living(self) -> list[processes.Process]:
         found = processes.table()
         tree = processes.descendants(os.getpid(), found)
-        if not self._reaper:  # orphans have left the tree; those that kept the group can still be found
-            known = {process.pid for process in tree}
-            tree += [p for p in found.values() if p.group == self._child and p.pid not in known]
+        if not self._reaper:  # orphans have left the tree; those that kept the group or the mark can still be found
+            known = {process.pid for process in tree} | {os.getpid()}
+            others = [process for process in found.values() if process.pid not in known]
+            carriers = {process.pid for process in processes.marked(self._mark, others)}
+            tree += [process for process in others if process.group == self._child or process.pid in carriers]
         return [process for process in tree if processes.is_running(process)]
 
     def _end_tree(self, poller: select.poll, grace_seconds: float) -> int:

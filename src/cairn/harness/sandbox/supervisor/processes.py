@@ -2,7 +2,7 @@
 
 Laws. A process is (pid, start time): a pid alone is never signalled, because pids are reused. On Linux the signal goes through
 a pidfd opened before the start time is compared, so there is no gap between the check and the signal. Where there is no `/proc`
-(macOS) the table comes from `ps`, start times have a resolution of one second, and marks cannot be read.
+(macOS) all of it comes from `ps`, and start times have a resolution of one second.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -65,9 +66,17 @@ def lookup(pid: int) -> Process | None:
 
 
 def _table_of_ps(selection: list[str]) -> dict[int, Process]:
+    own, text = _ps([*selection, "-o", "pid=,ppid=,pgid=,state=,lstart="])
+    processes = parse_ps(text)
+    processes.pop(own, None)  # `ps` is a child of whoever asks, and would never be missing from its own answer
+    return processes
+
+
+def _ps(arguments: list[str]) -> tuple[int, str]:
+    """The pid of a `ps` that ran, and what it printed."""
     environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)}
-    argv = ["ps", *selection, "-o", "pid=,ppid=,pgid=,state=,lstart="]
-    return parse_ps(subprocess.run(argv, capture_output=True, env=environment, text=True, errors="replace").stdout)
+    with subprocess.Popen(["ps", *arguments], stdout=subprocess.PIPE, env=environment, text=True, errors="replace") as ps:
+        return ps.pid, ps.communicate()[0]
 
 
 def parse_ps(text: str) -> dict[int, Process]:
@@ -105,17 +114,23 @@ def mark(pid: int, started: float) -> str:
 
 
 def marked(value: str, processes: Iterable[Process]) -> list[Process]:
-    """Those whose environment carries the mark. Needs /proc and the same user; a process that wiped its environment hides."""
-    entry = f"{MARK}={value}".encode()
-    found = []
-    for process in processes:
-        try:
-            with open(f"/proc/{process.pid}/environ", "rb") as file:
-                if entry in file.read().split(b"\0"):
-                    found.append(process)
-        except OSError:
-            continue
-    return found
+    """Those whose environment carries the mark. Needs the same user; a process that wiped its environment hides, and on macOS
+    one whose program the system protects does, too."""
+    entry = f"{MARK}={value}"
+    if os.path.isdir("/proc/self"):
+        return [process for process in processes if entry.encode() in _environment(process.pid)]
+    show_environment = ["-axEww"] if sys.platform == "darwin" else ["axeww"]
+    _, text = _ps([*show_environment, "-o", "pid=,args="])
+    carriers = {line.split(None, 1)[0] for line in text.splitlines() if entry in line.split()}
+    return [process for process in processes if str(process.pid) in carriers]
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
 
 
 def signal_process(process: Process, number: int) -> bool:
@@ -142,7 +157,8 @@ def signal_process(process: Process, number: int) -> bool:
 
 
 def _signal_by_pid(process: Process, number: int) -> bool:
-    now = lookup(process.pid)
+    # Without /proc a look costs a `ps`, longer than the table is old: it is believed as it was a moment ago.
+    now = lookup(process.pid) if os.path.isdir("/proc/self") else process
     if now is None or now.started != process.started:
         return False
     os.kill(process.pid, number)
