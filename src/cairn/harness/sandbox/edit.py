@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -31,7 +32,7 @@ def edit_tool(locks: Locks) -> Tool:
             async with locks.hold(sandbox, asked):
                 path, text = await _read(sandbox, asked)
                 try:
-                    patch = apply(text, edits)
+                    patch = await asyncio.to_thread(apply, text, edits)  # a tenth of a second for the largest file
                 except EditProblem as problem:
                     listed = "\n".join(f"- {each}" for each in problem.problems)
                     raise ToolError(f"{asked} was not changed:\n{listed}") from problem

@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 #: Lines of context around a change in the diff.
 DIFF_CONTEXT_LINES = 3
@@ -135,7 +135,7 @@ class _View:
 
     @cached_property
     def line_starts(self) -> list[int]:
-        return [0, *(place + 1 for place in _occurrences(self.text, "\n"))]
+        return _line_starts(self.text)
 
     @cached_property
     def loose(self) -> _Loose:
@@ -205,7 +205,8 @@ class _Loose:
                 there += len(_normal(cluster))
                 columns[there] = here
             mapped = columns.get(column)
-            if mapped is None:
+            # Clusters that become one only together (Hangul letters) have no place for a cut between them.
+            if mapped is None or there != len(_normal(line)):
                 return None
             column = mapped
         return self._line_starts[number] + column
@@ -214,7 +215,7 @@ class _Loose:
 def _normal(line: str) -> str:
     if line.isascii():
         return line
-    return "".join(unicodedata.normalize("NFKC", cluster.translate(_ALIKE)).translate(_ALIKE) for cluster in _clusters(line))
+    return unicodedata.normalize("NFKC", line.translate(_ALIKE)).translate(_ALIKE)
 
 
 def _clusters(line: str) -> Iterator[str]:
@@ -254,7 +255,7 @@ def _diff(text: str, spans: list[_Span]) -> Iterator[str]:
 def _groups(text: str, spans: list[_Span]) -> list[list[tuple[int, int, list[str]]]]:
     """Changed line ranges with their new lines, in groups whose contexts touch."""
     changes: list[tuple[int, int, list[str]]] = []
-    starts = [0, *(place + 1 for place in _occurrences(text, "\n"))]
+    starts = _line_starts(text)
     pending: list[_Span] = []
     for span in [*spans, None]:
         if span is not None and (not pending or _line(starts, span.start) <= _line(starts, pending[-1].end)):
@@ -276,6 +277,10 @@ def _groups(text: str, spans: list[_Span]) -> list[list[tuple[int, int, list[str
         else:
             groups.append([change])
     return groups
+
+
+def _line_starts(text: str) -> list[int]:
+    return [0, *accumulate(len(line) + 1 for line in text.split("\n")[:-1])]
 
 
 def _line(starts: list[int], position: int) -> int:
