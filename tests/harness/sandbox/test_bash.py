@@ -98,7 +98,7 @@ def test_a_background_process_is_told(tmp_path: Path) -> None:
         told = await desk.use("bash", command="sleep 60 & echo on")
         assert told == "on\n\n[A background process still held the output when the command had ended, and was ended too.]"
         told = await desk.use("bash", command="sleep 60 > /dev/null 2>&1 & echo on")
-        assert told == "on\n\n[Left running in the background: 1, until the end of this session.]"
+        assert told == "on\n\n[Left running in the background: 1. Ended at the latest when this work is done.]"
         assert await desk.use("bash", command="pgrep -c -x sleep || ls -d /proc/[0-9]* | wc -l") != "0"
 
     at_desk(tmp_path, body)

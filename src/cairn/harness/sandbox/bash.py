@@ -110,7 +110,7 @@ async def _ending(sandbox: Any, result: ExecResult, timeout: float) -> list[str]
     if result.background:
         notes.append("[A background process still held the output when the command had ended, and was ended too.]")
     if result.left_running:
-        notes.append(f"[Left running in the background: {result.left_running}, until the end of this session.]")
+        notes.append(f"[Left running in the background: {result.left_running}. Ended at the latest when this work is done.]")
     if result.timed_out:
         notes.append(f"[Stopped: it was still running after {timeout:g} seconds.]")
     elif result.exit_code:
