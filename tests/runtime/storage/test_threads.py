@@ -7,13 +7,16 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime.storage.helpers import born, folder, opened, watched
 
 from cairn.errors import Fenced, StoreBusy, StoreError
 from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage.connection import SqliteConnection
 from cairn.runtime.storage.executor import GROUP_WRITES
 from cairn.runtime.storage.store import Append, Appended, Batch, Durability, WorkerRow
 from cairn.testing.contract import SkewedClock
@@ -233,6 +236,80 @@ def test_a_store_can_be_closed_while_the_turn_is_kept() -> None:
         again = await opened(path)
         assert len(await again.read(n, -1)) == 2, "the refused write must not happen later"
         await again.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))
+
+
+def test_a_current_store_opens_beside_a_writer_that_is_stopped() -> None:
+    """T10, L5: to look at what is there, nobody's turn is needed."""
+
+    async def main(path: str) -> None:
+        store = await opened(path)
+        n = await born(store)
+        await store.register(worker(), 60.0, lambda: True)
+        hold = Hold(path)
+        other = await opened(path, busy_seconds=0.2)
+        assert len(await other.read(n, -1)) == 2
+        with pytest.raises(StoreBusy):
+            await other.append(append(n))
+        with pytest.raises(StoreBusy, match="pid 4242"):
+            await opened(path, busy_seconds=0.1, boot="another boot")  # has to write: the first boot's workers are gone
+        hold.let_go()
+        await other.close()
+        await store.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))
+
+
+class Faulty(SqliteConnection):
+    """A driver that raises something nobody thought of."""
+
+    armed = ""
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        if Faulty.armed and sql.startswith(Faulty.armed):
+            raise ZeroDivisionError(sql)
+        return super().execute(sql, parameters)
+
+
+@pytest.mark.parametrize("moment", ["begin", "select n, tenant", "insert into log", "commit"])
+def test_a_fault_nobody_thought_of_is_an_error_and_not_a_hang(moment: str) -> None:
+    """S14, L6: the group has the error, nothing of it is written, and the writer lives on."""
+
+    async def main(path: str) -> None:
+        store = await opened(path, connect=Faulty)
+        n = await born(store)
+        Faulty.armed = moment
+        try:
+            async with asyncio.timeout(10):
+                with pytest.raises(ZeroDivisionError):
+                    await store.append(append(n))
+        finally:
+            Faulty.armed = ""
+        assert await store.append(append(n)) == Appended(2, 1)
+        await store.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))
+
+
+def test_a_writer_that_cannot_go_on_says_so_to_everybody() -> None:
+    """S14, L6: nobody waits for a thread that has ended."""
+
+    async def main(path: str) -> None:
+        store = await opened(path)
+        n = await born(store)
+        turn = store._running()._turn  # type: ignore[attr-defined]
+        turn.take_now = lambda: 1 / 0
+        for _ in range(2):
+            async with asyncio.timeout(10):
+                with pytest.raises(StoreError, match="stopped writing: ZeroDivisionError"):
+                    await store.append(append(n))
+        assert len(await store.read(n, -1)) == 2
+        async with asyncio.timeout(10):
+            await store.close()
 
     with folder() as place:
         asyncio.run(main(f"{place}/cairn.db"))

@@ -65,9 +65,9 @@ def get(connection: Connection, tenant: str, hash: str) -> bytes:
     return data
 
 
-def collect(connection: Connection, before: float) -> int:
-    """Delete some content that nobody refers to or has touched since `before`; how many pieces of content."""
-    found = connection.execute(query("unreferenced_blobs"), (before, COLLECT_BLOBS_MAX))
+def collect(connection: Connection, before: float, after: int) -> tuple[int, int]:
+    """Delete some content beyond the row `after` that nobody refers to or has touched since `before`: how much, how far."""
+    found = connection.execute(query("unreferenced_blobs"), (before, after, COLLECT_BLOBS_MAX))
     for (blob,) in found:
         connection.execute(query("drop_blob"), (blob,))
-    return len(found)
+    return len(found), found[-1][0] if found else after

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from cairn.errors import CairnError, StoreBusy, StoreError, StoreFull
+from cairn.errors import CairnError, StoreError, StoreFull
 from cairn.runtime.producer import Standing
 from cairn.runtime.storage.ballast import Ballast
 from cairn.runtime.storage.connection import (
@@ -44,7 +44,7 @@ from cairn.runtime.storage.plan import (
 )
 from cairn.runtime.storage.queries import execute_rows, query
 from cairn.runtime.storage.store import Address, Append
-from cairn.runtime.storage.turn import Turn
+from cairn.runtime.storage.turn import Turn, busy
 
 T = TypeVar("T")
 
@@ -188,14 +188,6 @@ class Committer:
         outcomes = iter(done.outcomes)
         merged = [refused if is_intake(write) else next(outcomes) for write in writes]
         return Committed(merged, done.heads, done.stirs)
-
-
-def busy(where: str, holder: str) -> StoreBusy:
-    """Somebody holds the write turn and does not let go."""
-    return StoreBusy(
-        f"{where}: {holder} holds the write turn and does not let go; it may be stopped or in a debugger. "
-        "Nothing was written. Continue or end that process; writing goes on by itself then."
-    )
 
 
 # --- reading what a group needs

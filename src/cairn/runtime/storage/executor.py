@@ -12,11 +12,12 @@ from typing import Any, Protocol, TypeVar
 
 from cairn.clock import Clock
 from cairn.errors import StoreError
-from cairn.runtime.storage.commit import Committed, Committer, busy
+from cairn.runtime.storage.commit import Committed, Committer
 from cairn.runtime.storage.connection import Connection, SqlError, store_error
 from cairn.runtime.storage.lease import Lease
 from cairn.runtime.storage.opening import Files
 from cairn.runtime.storage.plan import Outcome, Write
+from cairn.runtime.storage.turn import busy
 from cairn.runtime.storage.wal import Wal
 
 T = TypeVar("T")
@@ -157,7 +158,8 @@ class InlineExecutor:
         try:
             return work()
         finally:
-            turn.give()
+            if turn.give():
+                turn.stand_back()
 
     def _checkpoint(self, work: Callable[[], Any]) -> None:
         try:

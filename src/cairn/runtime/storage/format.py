@@ -120,6 +120,11 @@ def require_ours(connection: Connection, where: str) -> None:
         raise StoreFormat(f"{where} is a SQLite database, but not a Cairn store. Name another file.")
 
 
+def is_current(connection: Connection) -> bool:
+    """Whether the file has today's format already."""
+    return connection.execute("pragma user_version") == [(FORMAT,)]
+
+
 def migrate(connection: Connection, where: str, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
     """The file has the current format. One transaction: a crash leaves the old format, whole."""
     [(version,)] = connection.execute("pragma user_version")

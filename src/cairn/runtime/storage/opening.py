@@ -6,14 +6,16 @@ Beside the database `x.db` lie `x.db-wal` and `x.db-shm` (SQLite's), `x.db.turn`
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 
-from cairn.errors import StoreError, StoreFormat
+from cairn.errors import StoreError, StoreFormat, StoreUnsupported
 from cairn.runtime.storage.ballast import Ballast
-from cairn.runtime.storage.connection import NOTADB, Connect, Connection, SqlError, configure, store_error
+from cairn.runtime.storage.connection import CANTOPEN, NOTADB, READONLY, Connect, Connection, SqlError, configure, store_error
 from cairn.runtime.storage.format import (
     Users,
+    is_current,
     migrate,
     quick_check,
     require_local,
@@ -22,9 +24,12 @@ from cairn.runtime.storage.format import (
     sync_directory,
 )
 from cairn.runtime.storage.queries import query
-from cairn.runtime.storage.turn import Turn
+from cairn.runtime.storage.turn import Turn, busy
 
 MEMORY = ":memory:"
+
+#: What an operating system says of a place where no store can be: trying again cannot help.
+_NOT_A_PLACE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(slots=True)
@@ -45,10 +50,12 @@ class Files:
             self.turn.close()
 
 
-def open_files(path: str, connect: Connect, boot: str, *, mounts: str | None = None, ballast: bool = True) -> Files:
+def open_files(
+    path: str, connect: Connect, boot: str, *, busy_seconds: float, mounts: str | None = None, ballast: bool = True
+) -> Files:
     """A store of the current format, checked, ready to write.
 
-    Raises StoreUnsupported, StoreFormat, StoreCorrupt, StoreFull, StoreError; then nothing is left open.
+    Raises StoreUnsupported, StoreFormat, StoreCorrupt, StoreFull, StoreBusy, StoreError; then nothing is left open.
     """
     require_sqlite()
     if path == MEMORY:
@@ -60,9 +67,10 @@ def open_files(path: str, connect: Connect, boot: str, *, mounts: str | None = N
         _require_database(path)
         turn, users = Turn(path), Users(path + ".users")
     except OSError as error:
-        raise StoreError(f"the store {path} cannot be opened: {error}. Check the path and its permissions.") from error
+        kind = StoreUnsupported if error.errno in _NOT_A_PLACE else StoreError
+        raise kind(f"the store {path} cannot be opened: {error}. Check the path and its permissions.") from error
     try:
-        connection = _open_database(path, directory, connect, boot, turn, users)
+        connection = _open_database(path, connect, boot, turn, users, busy_seconds)
     except BaseException:
         users.close()
         turn.close()
@@ -95,7 +103,7 @@ def _require_database(path: str) -> None:
         raise StoreFormat(f"{path} is not a database. Name another file for the store.")
 
 
-def _open_database(path: str, directory: str, connect: Connect, boot: str, turn: Turn, users: Users) -> Connection:
+def _open_database(path: str, connect: Connect, boot: str, turn: Turn, users: Users, busy_seconds: float) -> Connection:
     exists = os.path.exists(path)
     left = os.path.exists(path + "-wal")
     suspicious = users.enter(boot, left, os.path.getsize(path) if exists else 0)
@@ -107,15 +115,11 @@ def _open_database(path: str, directory: str, connect: Connect, boot: str, turn:
         configure(connection, memory=False)
         if suspicious:
             quick_check(connection, path)
-        turn.take()
-        try:
-            migrate(connection, path)
-            connection.execute(query("drop_workers_of_other_boots"), (boot,))
-        finally:
-            turn.give()
+        if not is_current(connection) or connection.execute(query("workers_of_other_boots"), (boot,)) != [(0,)]:
+            _bring_up(connection, path, boot, turn, busy_seconds)
         # Also for a file that was there: whoever made it may have died before its name, or the end of its rollback journal,
         # was certain.
-        sync_directory(directory)
+        sync_directory(os.path.dirname(os.path.abspath(path)))
         users.checked(boot)
         return connection
     except BaseException as error:
@@ -126,9 +130,22 @@ def _open_database(path: str, directory: str, connect: Connect, boot: str, turn:
         raise
 
 
+def _bring_up(connection: Connection, path: str, boot: str, turn: Turn, busy_seconds: float) -> None:
+    """The only writing that opening does, and so the only wait: a current store opens beside a writer that is stopped."""
+    if not turn.take_within(busy_seconds):
+        raise busy(path, turn.holder())
+    try:
+        migrate(connection, path)
+        connection.execute(query("drop_workers_of_other_boots"), (boot,))
+    finally:
+        turn.give()
+
+
 def _unopened(error: SqlError, path: str) -> Exception:
     if error.code == NOTADB:
         return StoreFormat(f"{path} is not a database ({error}). Name another file for the store.")
+    if error.code in (READONLY, CANTOPEN):
+        return StoreUnsupported(f"the store {path} cannot be opened for writing ({error}). Check the path and its permissions.")
     return store_error(error, path)
 
 

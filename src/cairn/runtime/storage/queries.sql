@@ -155,11 +155,17 @@ pragma data_version
 -- A worker's lease, new or renewed. Renewing writes the whole row: a process that was believed dead and is not exists again.
 insert into workers (id, host, pid, kinds, started_at, lease_until, lock, boot)
 values (?, ?, ?, ?, ?, ?, ?, ?)
-    on conflict (id) do update set lease_until = excluded.lease_until
+    on conflict (id) do update
+   set host = excluded.host, pid = excluded.pid, kinds = excluded.kinds, started_at = excluded.started_at,
+       lease_until = excluded.lease_until, lock = excluded.lock, boot = excluded.boot
 
 -- name: drop_worker
 -- A worker that is gone. The foreign key frees its instances.
 delete from workers where id = ?
+
+-- name: workers_of_other_boots
+-- Whether there are any.
+select exists (select 1 from workers where boot <> ?)
 
 -- name: drop_workers_of_other_boots
 -- No process survives its kernel.
@@ -237,10 +243,11 @@ select blob, bytes from blobs where tenant = ? and hash = ? and complete = 1
 select data from blob_chunks where blob = ? order by i
 
 -- name: unreferenced_blobs
--- Content nobody refers to and nobody has touched since a moment.
+-- Content nobody refers to and nobody has touched since a moment, a page at a time.
 select blob from blobs as b
- where touched_at < ?1 and not exists (select 1 from blob_references as r where r.blob = b.blob)
- limit ?2
+ where blob > ?2 and touched_at < ?1 and not exists (select 1 from blob_references as r where r.blob = b.blob)
+ order by blob
+ limit ?3
 
 -- name: info
 -- Sizes.

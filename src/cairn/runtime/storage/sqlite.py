@@ -7,6 +7,7 @@ blobs.py keeps content, watch.py wakes those who wait, executor.py and threaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from cairn.clock import Clock
@@ -111,7 +112,14 @@ class SqliteStore:
         await executor.close()
 
     def _open_files(self, boot: str) -> Files:
-        return open_files(self.path, self._connect, boot, mounts=self._mounts, ballast=self._ballast)
+        return open_files(
+            self.path,
+            self._connect,
+            boot,
+            busy_seconds=self._busy_seconds,
+            mounts=self._mounts,
+            ballast=self._ballast,
+        )
 
     def _start(self, files: Files, boot: str) -> Executor:
         committer = Committer(files.connection, self.path, boot, files.ballast, files.turn)
@@ -238,8 +246,9 @@ class SqliteStore:
 
     async def collect_blobs(self, grace_seconds: float) -> int:
         before = self._clock.wall() - grace_seconds
-        total = 0
-        while deleted := await self._running().transact(lambda db: blobs.collect(db, before)):
+        total, deleted, after = 0, 1, 0
+        while deleted:
+            deleted, after = await self._running().transact(partial(blobs.collect, before=before, after=after))
             total += deleted
         return total
 

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 
 from cairn.clock import Clock
 from cairn.errors import StoreError
-from cairn.runtime.storage.commit import Committed, Committer, busy
+from cairn.runtime.storage.commit import Committed, Committer
 from cairn.runtime.storage.connection import Connect, Connection, SqlError, configure, store_error
 from cairn.runtime.storage.executor import GROUP_BYTES, GROUP_WRITES
 from cairn.runtime.storage.lease import Lease
 from cairn.runtime.storage.opening import Files
 from cairn.runtime.storage.plan import Outcome, Write
+from cairn.runtime.storage.turn import busy
 from cairn.runtime.storage.wal import Wal
 
 T = TypeVar("T")
@@ -129,12 +130,10 @@ class ThreadedExecutor:
         self._closing = True
         self._wakes.put(None)
         # A writer that waits for a turn it does not get is left behind: it ends by itself, having nothing more to do.
-        await self._loop.run_in_executor(self._wal_thread, self._thread.join, self._busy_seconds)
-        self._wal_thread.shutdown()
+        await self._readers.close(lambda: self._thread.join(self._busy_seconds))
         if self._guard is not None:
             self._guard.cancel()
         self._refuse(len(self._pending))
-        await self._readers.close()
         self._watch_connection.close()
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -144,6 +143,8 @@ class ThreadedExecutor:
 
     def _put(self, job: _Job) -> None:
         self._check_open()
+        if self._committer.failed is not None:
+            raise self._committer.failed
         self._pending.append(job)
         if self._guard is None:
             self._guard = self._loop.call_later(self._busy_seconds, self._refuse_stuck)
@@ -176,6 +177,11 @@ class ThreadedExecutor:
             if not job.future.done():
                 job.future.set_exception(error)
 
+    def _give_up(self) -> None:
+        while self._pending:
+            job = self._pending.popleft()
+            self._finish(job, None, self._committer.failed)
+
     def _settle(self, jobs: list[_Job], committed: Committed) -> None:
         self._told(committed)
         for job, outcome in zip(jobs, committed.outcomes, strict=True):
@@ -197,13 +203,18 @@ class ThreadedExecutor:
     # --- the writer's side
 
     def _run(self) -> None:
-        while True:
-            self._sleep()
-            if self._pending:
-                self._write()
-            elif self._closing:
-                break
-            self._renew()
+        try:
+            while self._pending or not self._closing:
+                self._sleep()
+                if self._pending:
+                    self._write()
+                self._renew()
+        except BaseException as error:
+            # A fault of this code, and nobody is left to write. Saying so beats letting every caller wait for ever.
+            self._committer.failed = StoreError(f"the store {self._where} stopped writing: {error!r}. Restart this process.")
+            self._committer.failed.__cause__ = error
+            self._tell(self._give_up)
+        self._wal_thread.shutdown()
         if self._committer.failed is None:
             self._checkpoint(self._wal.truncate)
         self._wal.close()
@@ -236,19 +247,25 @@ class ThreadedExecutor:
             if self._wal.is_nearly_moved:
                 self._guarded(self._wal.rest)
             jobs = self._group()
-            if not jobs:
-                return
-            if jobs[0].work is not None:
+            if jobs and jobs[0].work is not None:
                 self._work(jobs[0], jobs[0].work)
-                return
-            committed = self._committer.commit([job.write for job in jobs if job.write is not None])
+            elif jobs:
+                self._commit(jobs)
         finally:
-            self._turn.give()
-        self._tell(self._settle, jobs, committed)
+            others_wait = self._turn.give()
         self._wal.wrote(len(jobs), sum(job.size for job in jobs))
         if self._wal.wants_round:
             self._wal.is_running = True
             self._wal_thread.submit(self._bulk)
+        if others_wait:
+            self._turn.stand_back()
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        try:
+            committed = self._committer.commit([job.write for job in jobs if job.write is not None])
+        except Exception as fault:
+            committed = Committed([fault] * len(jobs))  # nothing was written: the transaction has been rolled back
+        self._tell(self._settle, jobs, committed)
 
     def _take_turn(self) -> None:
         if self._turn.take_now():
@@ -283,7 +300,6 @@ class ThreadedExecutor:
         except BaseException as error:
             self._tell(self._finish, job, None, error)
         else:
-            self._wal.wrote(1, job.size)
             self._tell(self._finish, job, result, None)
 
     def _renew(self) -> None:
@@ -343,7 +359,9 @@ class _Readers:
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
 
-    async def close(self) -> None:
+    async def close(self, first: Callable[[], None]) -> None:
+        """Nothing reads any more. `first` is done here too, since it waits."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, first)
         await asyncio.get_running_loop().run_in_executor(self._pool, self._close)
         self._pool.shutdown()
 

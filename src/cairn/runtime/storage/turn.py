@@ -14,6 +14,8 @@ import fcntl
 import os
 import threading
 
+from cairn.errors import StoreBusy
+
 #: Pause between tries of a caller that may not block its thread (the inline store): short against one commit's sync.
 RETRY_SECONDS = 0.001
 
@@ -59,14 +61,17 @@ class Turn:
         self._sign()
         return True
 
-    def give(self) -> None:
-        """Others may have the turn; if any waits, it gets the first chance."""
-        is_free = _try(self._waiting)
-        if is_free:
+    def give(self) -> bool:
+        """Others may have the turn; whether any waits for it, and should be stood back for."""
+        others_wait = not _try(self._waiting)
+        if not others_wait:
             fcntl.flock(self._waiting, fcntl.LOCK_UN)
         fcntl.flock(self._file, fcntl.LOCK_UN)
-        if not is_free:
-            self._pause.wait(YIELD_SECONDS)
+        return others_wait
+
+    def stand_back(self) -> None:
+        """Whoever waits has had time to wake up and take the turn."""
+        self._pause.wait(YIELD_SECONDS)
 
     def holder(self) -> str:
         """Who took the turn last."""
@@ -82,6 +87,14 @@ class Turn:
         name = f"{self.name} (pid {os.getpid()})\n".encode()[:HOLDER_BYTES_MAX].ljust(HOLDER_BYTES_MAX, b"\0")
         if os.pread(self._file, HOLDER_BYTES_MAX, 0) != name:
             os.pwrite(self._file, name, 0)
+
+
+def busy(where: str, holder: str) -> StoreBusy:
+    """Somebody holds the write turn and does not let go."""
+    return StoreBusy(
+        f"{where}: {holder} holds the write turn and does not let go; it may be stopped or in a debugger. "
+        "Nothing was written. Continue or end that process; writing goes on by itself then."
+    )
 
 
 def _opened(path: str) -> int:
