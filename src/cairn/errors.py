@@ -9,7 +9,7 @@ CairnError
 │   ├── StoreFull        (r)   no space: nothing of the refused batch was written (HTTP 507)
 │   ├── StoreCorrupt           a record fails its checksum, schema or link (S14); nothing is guessed
 │   ├── StoreFormat            the file was written by a newer Cairn, or is not Cairn's
-│   └── StoreUnsupported       a network file system, a SQLite that is too old
+│   └── StoreUnsupported       a place that is not writable, a network file system, a SQLite that is too old
 ├── Fenced                     the instance has a newer owner; stop, drop the memory, do not retry (S4)
 ├── NotFound                   no such instance, fiber, offset
 ├── Conflict                   the same idempotency key with another body (S6), or a uid condition that fails
@@ -76,7 +76,7 @@ class StoreFormat(StoreError):
 
 
 class StoreUnsupported(StoreError):
-    """The store cannot work here: a network file system, or SQLite older than 3.38."""
+    """The store cannot work here: a place that cannot be written, a network file system, or SQLite older than 3.38."""
 
 
 class Fenced(CairnError):

@@ -438,7 +438,7 @@ def test_a_message_sent_beside_a_live_owner_is_answered_by_it(shell: Shell) -> N
         "gated.py",
         f"{SCRIPTED}\nimport pathlib, time\ndef wait() -> str:\n    'Wait for a file.'\n"
         "    while not pathlib.Path('go').exists():\n        time.sleep(0.01)\n    return 'there'\n"
-        "gated = Agent('gated', model=ScriptedModel(by_turn([Call('wait'), 'Both are answered.'])), tools=[wait])\n",
+        "gated = Agent('gated', model=ScriptedModel(by_turn([Call('wait'), *['Both are answered.'] * 2])), tools=[wait])\n",
     )
     with started(shell, "run", "gated.py", "one", "--id", "1") as owner:
         wait_for(owner, "→ wait")

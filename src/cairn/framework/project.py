@@ -84,7 +84,7 @@ def root_of(path: Path, start: Path) -> Path:
         return config.root
     beside = path.parent
     # Without a pyproject.toml the working directory is the root, if the file lies beneath it in importable folders.
-    if beside != start and path.is_relative_to(start) and all("." not in part for part in beside.relative_to(start).parts):
+    if beside != start and beside.is_relative_to(start) and all("." not in part for part in beside.relative_to(start).parts):
         return start
     return beside
 

@@ -151,7 +151,7 @@ class ConversationHandle:
         *Raises* NotFound when nothing was ever sent to this conversation.
         """
         row = await log.locate(self._store, self.address)
-        stream = EventStream()
+        stream = EventStream() if after == log.BEGINNING else EventStream((await self._fold(row, after)).state.control)
         is_behind = after < row.head
         if not is_behind:
             caught_up()
@@ -216,9 +216,9 @@ class ConversationHandle:
         await self._store.append(Append(n=row.n, batch=self._batch(asked), due=(Due(WAKE, now),)))
         return True
 
-    async def _fold(self, row: InstanceRow) -> Fold:
+    async def _fold(self, row: InstanceRow, at: int | None = None) -> Fold:
         fold = Fold(self._application, row.n, self.address)
-        await fold.load(self._store)
+        await fold.load(self._store, at)
         return fold
 
 
@@ -241,12 +241,27 @@ def _keyed_id(address: Address, key: str) -> str:
 
 def check_key(key: str | None) -> None:
     """Raises UsageError for a key that cannot be one."""
-    if key is not None and not 0 < len(key) <= KEY_CHARACTERS_MAX:
+    if key is None:
+        return
+    if not 0 < len(key) <= KEY_CHARACTERS_MAX:
         raise UsageError(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}")
+    if not _is_text(key):
+        raise UsageError(f"{key!r} cannot be an idempotency key: it is not UTF-8 text")
 
 
 def check_id(id: str) -> str:
     """The id, if it can be one. Raises UsageError."""
     if not id.strip() or len(id) > ID_CHARACTERS_MAX or "\x00" in id:
         raise UsageError(f"'{id[:40]}' cannot be an instance's id: it needs 1 to {ID_CHARACTERS_MAX} characters, not all blank")
+    if not _is_text(id):
+        raise UsageError(f"{id[:40]!r} cannot be an instance's id: it is not UTF-8 text")
     return id
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: a shell may hand on any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -47,6 +47,8 @@ class Parser(argparse.ArgumentParser):
 
     def _suggested(self, message: str) -> str:
         # argparse has no hook for an unknown choice but its text: `argument VERB: invalid choice: 'lss' (choose from …)`
+        if message.startswith("unrecognized arguments: ") and not message.partition(": ")[2].startswith("-"):
+            return f"{message}; what belongs together needs quotes"
         before, found, after = message.partition("invalid choice: '")
         if not found or "VERB" not in before:
             return message

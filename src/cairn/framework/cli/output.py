@@ -65,6 +65,7 @@ def guard(command: Callable[[], int | None]) -> int:
 
     *Cancelled*: Ctrl-C is `Exit.ABORTED`. A reader of stdout that went away (`| head`) is no error.
     """
+    _prepare_streams()
     try:
         code = command()
         sys.stdout.flush()
@@ -80,6 +81,15 @@ def guard(command: Callable[[], int | None]) -> int:
         text, code = explain(error)
         sys.stderr.write(f"cairn: {text}\n")
         return code
+
+
+def _prepare_streams() -> None:
+    """Whatever is printed can be printed: a closed stream takes it silently, an old encoding takes an escape."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process
+        with suppress(AttributeError, ValueError):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def abandon_broken_pipes() -> None:

@@ -69,6 +69,9 @@ def _agent(request: Request) -> Agent[Any]:
     """The agent, with a model that can be asked; its provider's library is being imported from here on."""
     agent = load(request.target)
     if request.model is not None:
+        from cairn.harness.models.resolve import parse
+
+        parse(request.model)
         agent = agent.replaced(model=request.model)
     if agent.model is None:
         raise UsageError(
@@ -108,6 +111,8 @@ def _message(request: Request) -> str | None:
 
 
 def _from_stdin() -> str:
+    if sys.stdin is None:  # closed by whoever started us
+        raise UsageError("there is no standard input to read the message from; give it as an argument")
     data = sys.stdin.buffer.read(MESSAGE_BYTES_MAX + 1)
     if len(data) > MESSAGE_BYTES_MAX:
         raise UsageError(
