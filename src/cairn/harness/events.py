@@ -21,6 +21,7 @@ import msgspec
 
 from cairn.harness import records as h
 from cairn.harness.messages import Content, ResultContent, StopReason, Text, ToolCall, Usage
+from cairn.harness.submission import CallStatus, Control, Stage
 from cairn.runtime import records as r
 
 
@@ -142,12 +143,13 @@ class SubmissionSettled(Event, frozen=True, tag="submission.settled"):
 class EventStream:
     """Turns batches into events, in order. Keeps only what is open."""
 
-    def __init__(self) -> None:
-        self._turn = ""
-        self._submission = ""
-        self._open_calls: set[str] = set()
-        self._messages: dict[str, str] = {}
-        self._fibers: set[str] = set()
+    def __init__(self, control: Control | None = None) -> None:
+        """`control`: where the submission stood before the first batch; by default nothing had been said."""
+        control = control or Control()
+        is_open = control.stage in (Stage.OPEN, Stage.PARTIAL, Stage.CALLS)
+        self._submission = control.submission or ""
+        self._turn = control.turn if is_open else ""
+        self._open_calls = {call.id for call in control.calls if call.status is not CallStatus.DONE}
 
     def feed(self, records: Sequence[r.Record], offset: int) -> Iterator[Event]:
         """The events of one batch."""
