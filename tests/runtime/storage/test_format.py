@@ -29,8 +29,8 @@ from cairn.runtime.storage.format import (
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
-server:/export /home nfs4 rw 0 0
-tmpfs /home/me/local tmpfs rw 0 0
+server:/export /data nfs4 rw 0 0
+tmpfs /data/my/local tmpfs rw 0 0
 //nas/share /mnt/with\\040space cifs rw 0 0
 host /mnt/host 9p rw 0 0
 me@far:/ /mnt/far fuse.sshfs rw 0 0
@@ -44,11 +44,11 @@ shadow /mnt/disk nfs rw 0 0
     [
         ("/", "ext4"),
         ("/var/lib", "ext4"),
-        ("/home", "nfs4"),
-        ("/home/you", "nfs4"),
-        ("/home/me/local", "tmpfs"),
-        ("/home/me/local/deep/er", "tmpfs"),
-        ("/homer", "ext4"),
+        ("/data", "nfs4"),
+        ("/data/you", "nfs4"),
+        ("/data/my/local", "tmpfs"),
+        ("/data/my/local/deep/er", "tmpfs"),
+        ("/database", "ext4"),
         ("/mnt/with space/x", "cifs"),
         ("/mnt/host/x", "9p"),
         ("/mnt/far", "fuse.sshfs"),

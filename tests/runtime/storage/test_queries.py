@@ -39,7 +39,11 @@ def test_every_statement_fits_the_schema(name: str, db: SqliteConnection) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in NAMES if not name.startswith(("check_", "info", "data_", "last_n", "all_workers", "drop_workers", "workers_of"))],
+    [
+        name
+        for name in NAMES
+        if not name.startswith(("check_", "info", "data_", "last_n", "all_workers", "drop_workers", "workers_of"))
+    ],
 )
 def test_no_statement_of_daily_work_reads_a_whole_table(name: str, db: SqliteConnection) -> None:
     """L1, L5: cost grows with what is asked for, not with what is stored."""
