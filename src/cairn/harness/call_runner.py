@@ -18,8 +18,9 @@ from cairn.harness.attempt import Attempt, View
 from cairn.harness.batch import startable
 from cairn.harness.calls import details_of, error_result, fitting, outcome_of, state_change
 from cairn.harness.cut import CutReason
-from cairn.harness.messages import ToolCall
+from cairn.harness.messages import Text, ToolCall
 from cairn.harness.recovery import Halt
+from cairn.harness.render import STOPPED_ABORTED
 from cairn.harness.settling import close_calls, outcome
 from cairn.harness.sizes import BATCH_BYTES_MAX
 from cairn.harness.submission import CallState, CallStatus, Control
@@ -28,6 +29,9 @@ from cairn.runtime import records as r
 
 #: Seconds beyond the grace of a cancelled tool in which its outcome has to be there: what follows it is our own code.
 OUTCOME_SECONDS = 1.0
+
+#: Says that a call is cancelled because its run was cut, and not because the process stops.
+CUT = "cut"
 
 Running = dict[asyncio.Task[list[r.Record]], CallState]
 
@@ -121,7 +125,7 @@ class CallRunner:
     async def _stop(self, running: Running) -> list[r.Record]:
         """Running calls are cancelled; those that have finished keep their outcome, the rest get one."""
         for task in running:
-            task.cancel()
+            task.cancel(CUT)
         await asyncio.wait(running, timeout=self._attempt.agent.limits.abort_seconds + OUTCOME_SECONDS)
         records = [record for task in running if task.done() and not task.cancelled() for record in task.result()]
         return [*records, *self.close(self._attempt.view(records))]
@@ -136,7 +140,13 @@ class CallRunner:
         live = attempt.live(call.id)
         arguments = msgspec.json.decode(attempt.conversation.arguments[call.id])
         seconds = tool.timeout_seconds or limits.tool_seconds
-        kind, result = await outcome_of(tool, live, arguments, seconds, limits.abort_seconds)
+        try:
+            kind, result = await outcome_of(tool, live, arguments, seconds, limits.abort_seconds)
+        except asyncio.CancelledError as error:
+            left: ToolResult | None = getattr(error, "tool_result", None)
+            if left is None or CUT not in error.args:
+                raise
+            kind, result = "aborted", _stopped(left)
         changes: list[r.Record] = []
         try:
             changes = state_change(live.draft, attempt.conversation.versions, call.id) if kind == "ok" else []
@@ -163,3 +173,9 @@ class CallRunner:
             details=details_of(result),
             duration_ms=duration_ms,
         )
+
+
+def _stopped(left: ToolResult) -> ToolResult:
+    """The outcome of a call that was stopped and had something to show."""
+    shown = (Text(text=left.content),) if isinstance(left.content, str) else left.content
+    return ToolResult((Text(text=STOPPED_ABORTED), *shown), is_error=True, details=left.details)

@@ -132,14 +132,16 @@ class Overdue(Exception):
 async def bounded(work: Awaitable[Any], seconds: float, grace: float, name: str) -> Any:
     """The result of `work`, or Overdue after `seconds`. One that ignores being cancelled is abandoned after `grace`.
 
-    *Cancelled*: the work is cancelled too and waited for no longer than `grace`. *Raises* what the work raises, but a
-    cancellation or an exit of its own as an ordinary error: neither is a reason for anybody else to stop.
+    *Cancelled*: the work is cancelled too and waited for no longer than `grace`; what it left to show (`tool_result` of its
+    own CancelledError) is on the one raised here. *Raises* what the work raises, but a cancellation or an exit of its own as
+    an ordinary error: neither is a reason for anybody else to stop.
     """
     task = asyncio.ensure_future(_contained(work, name))
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         await _end(task, grace, name)
+        error.tool_result = _left(task)  # type: ignore[attr-defined]
         raise
     if not done:
         await _end(task, grace, name)
@@ -147,6 +149,17 @@ async def bounded(work: Awaitable[Any], seconds: float, grace: float, name: str)
     if task.cancelled():
         raise RuntimeError(f"{name} was cancelled from inside")
     return task.result()
+
+
+def _left(task: asyncio.Future[Any]) -> ToolResult | None:
+    """What cancelled work had to show: a command's output so far, say."""
+    if not task.cancelled():
+        return None
+    try:
+        task.result()
+    except asyncio.CancelledError as error:
+        return getattr(error, "tool_result", None)
+    return None
 
 
 async def _contained(work: Awaitable[Any], name: str) -> Any:
