@@ -104,9 +104,9 @@ def _require_database(path: str) -> None:
 
 
 def _open_database(path: str, connect: Connect, boot: str, turn: Turn, users: Users, busy_seconds: float) -> Connection:
-    exists = os.path.exists(path)
-    left = os.path.exists(path + "-wal")
-    suspicious = users.enter(boot, left, os.path.getsize(path) if exists else 0)
+    directory = os.path.dirname(os.path.abspath(path))
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    suspicious = users.enter(boot, os.path.exists(path + "-wal"), size)
     connection = None
     try:
         connection = connect(path)
@@ -119,7 +119,7 @@ def _open_database(path: str, connect: Connect, boot: str, turn: Turn, users: Us
             _bring_up(connection, path, boot, turn, busy_seconds)
         # Also for a file that was there: whoever made it may have died before its name, or the end of its rollback journal,
         # was certain.
-        sync_directory(os.path.dirname(os.path.abspath(path)))
+        sync_directory(directory)
         users.checked(boot)
         return connection
     except BaseException as error:
@@ -127,6 +127,8 @@ def _open_database(path: str, connect: Connect, boot: str, turn: Turn, users: Us
             _close_quietly(connection)
         if isinstance(error, SqlError):
             raise _unopened(error, path) from error
+        if isinstance(error, OSError):
+            raise StoreError(f"the store {path} cannot be opened: {error}") from error
         raise
 
 
