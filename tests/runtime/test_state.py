@@ -206,7 +206,8 @@ def test_a_checkpoint_of_the_fold_is_the_fold() -> None:
     """S15: every field of a fiber under way survives its encoding."""
     nap = r.FiberParked(fiber="f", name="nap", at=2.0, until=9.0)
     step = r.StepCompleted(fiber="f", name="s", result=msgspec.Raw(b"[1]"))
-    state = fold(accepted(key="k", timeout_seconds=5.0), claimed(1), started(), claimed(2, at=3.0), step, nap)
+    stash = r.FiberStashed(fiber="f", value=msgspec.Raw(b'{"n":1}'))
+    state = fold(accepted(key="k", timeout_seconds=5.0), claimed(1), started(), claimed(2, at=3.0), step, stash, nap)
 
     again = msgspec.json.decode(msgspec.json.encode(state), type=RuntimeState)
 

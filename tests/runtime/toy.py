@@ -14,7 +14,7 @@ from cairn.runtime.fiber import Fiber, run_method
 from cairn.runtime.instance import Instance
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage import SqliteStore
-from cairn.runtime.storage.store import Store
+from cairn.runtime.storage.store import Store, WorkerRow
 
 Method = Callable[[Fiber], Awaitable[Any]]
 
@@ -79,6 +79,8 @@ class World:
         """Claim the instance as it is; it has to exist."""
         row = await self.store.find(self.client.address(id))
         assert row is not None
+        lease = WorkerRow(worker, "host", 1, ("toy",), 0.0, 0.0)
+        await self.store.register(lease, 1e9, lambda: True)
         instance = await Instance.activate(self.store, self.clock, self.ids, self.application, row, worker)
         assert instance is not None
         return instance

@@ -23,7 +23,7 @@ from cairn.clock import SystemClock
 from cairn.errors import StepUnknown
 from cairn.ids import SystemIds
 from cairn.runtime.fiber import Fiber
-from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage import SqliteStore, threaded  # noqa: F401 - imported once, before the nursery forks
 from cairn.runtime.worker import Worker, WorkerSettings
 
 STEPS = 4

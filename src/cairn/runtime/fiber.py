@@ -70,8 +70,7 @@ class Fiber:
     @property
     def snapshot(self) -> Any:
         """What `stash` kept last, or None."""
-        raw = self.state.snapshot
-        return None if raw is None else msgspec.json.decode(raw)
+        return msgspec.json.decode(self.state.snapshot)
 
     def arguments(self, type: Any = Any) -> Any:
         return msgspec.json.decode(self.state.arguments, type=type)

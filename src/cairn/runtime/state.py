@@ -73,7 +73,8 @@ class FiberState(msgspec.Struct, omit_defaults=True):
     last_seen: float = 0.0
     ran_seconds: float = 0.0
     """Time under earlier attempts; parked time and downtime are not in it."""
-    snapshot: msgspec.Raw | None = None
+    snapshot: msgspec.Raw = r.NULL
+    """What was stashed last. Not `Raw | None`: msgspec would decode only null into that."""
     steps: dict[str, StepState] = {}
     parked_for: str | None = None
     parked_until: float | None = None
