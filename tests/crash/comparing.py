@@ -146,7 +146,7 @@ def _completed(turn: Turn, record: Json) -> None:
 def _interrupted(turn: Turn, record: Json) -> None:
     keep = record["keep"]
     has_text = any(kind == "text" and text.strip() for kind, text in turn.said)
-    assert not keep or has_text, f"kept, and there is no text: {record}"
+    assert keep == has_text if record["reason"] == "crash" else has_text or not keep, f"of {turn.said}: {record}"
     turn.end, turn.is_kept = record["reason"], keep
     if keep or record["reason"] in ("abort", "timeout"):
         turn.content += [{"type": kind, "text": text} for kind, text in turn.said]
@@ -265,12 +265,14 @@ def check_run(scenario: Scenario, run: Run) -> None:
 
 
 def check_settlements(scenario: Scenario, run: Run, has_unknown: bool) -> None:
-    """Every submission has one outcome, in admission order (S1, S7, S11), and it is the scenario's."""
+    """Every submission has one outcome, in admission order (S1, S7, S11), and it is the scenario's; so is the state."""
     accepted = [r["fiber"] for r in run.records if r["type"] == "fiber.accepted"]
     outcomes = {r["fiber"]: r for r in run.records if r["type"] == "fiber.settled"}
     assert sum(r["type"] == "fiber.settled" for r in run.records) == len(accepted) == len(outcomes)
     replies = tuple(_reply(outcomes[id]) for id in accepted if id.startswith("sub_"))
     assert replies == scenario.replies or (scenario.open_end and has_unknown), replies
+    state = {name: value for r in run.records if r["type"] == "state.changed" for name, value in r["changes"].items()}
+    assert state == scenario.state or has_unknown, state
 
 
 def _reply(outcome: Json) -> str:

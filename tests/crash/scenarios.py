@@ -23,7 +23,7 @@ from cairn.testing.world import Event, Provider, World
 OUTAGE_SECONDS = 10.0
 
 #: Waits of a scenario that retries: one wait is longer than the outage.
-RETRY = Limits(retry_base_seconds=40.0, idle_seconds=4.0)
+RETRY = Limits(retry_base_seconds=16.0, idle_seconds=4.0)
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Scenario:
     """What each submission settles with, in order: its text, or why it has none."""
     effects: Mapping[str, int] = field(default_factory=dict)
     """How often each effect happens in a run without a crash."""
+    state: Mapping[str, object] = field(default_factory=dict)
+    """The agent's state in the end."""
     repeats: tuple[str, ...] = ()
     """Effects that a crash may repeat: of tools that say they can bear it, and of hooks (at least once)."""
     open_end: bool = False
@@ -457,8 +459,11 @@ SCENARIOS = (
     Scenario("resume", resume, sending("first"), ("Shipped.",), {"find": 1, "label": 1, "send": 1}, repeats=("find", "label")),
     Scenario("refused", refused, sending("first"), ("One of four.",), {"pay": 1}),
     Scenario("barrier", barrier, sending("first"), ("",), {"look": 2, "pay": 1}, repeats=("look",)),
-    Scenario("state", state, sending("first"), ("Rich.",), {"earn": 2}, open_end=True),
-    Scenario("parallel-state", parallel_state, sending("first"), ("Noted.",), {"name": 2, "note": 1}, repeats=("name", "note")),
+    Scenario("state", state, sending("first"), ("Rich.",), {"earn": 2}, {"coins": 2}, open_end=True),
+    Scenario(
+        "parallel-state", parallel_state, sending("first"), ("Noted.",), {"name": 2, "note": 1},
+        {"owner": "Bob", "notes": ["a note"]}, repeats=("name", "note"),
+    ),
     Scenario("abort-stream", abort_stream, aborting("mid"), ("changed my mind", "Second answer.")),
     Scenario(
         "abort-tool", abort_tool, aborting("running"), ("changed my mind", "Second answer."), {"wait": 1, "look": 1},
@@ -470,7 +475,10 @@ SCENARIOS = (
     Scenario("stall", stall, sending("first"), ("Well, I am back.",)),
     Scenario("join", join, joining, ("Both answered.", "Both answered."), {"look": 1}, repeats=("look",)),
     Scenario("on-stop", stopping, sending("first"), ("Now really done.",), {"asked": 2}, repeats=("asked",)),
-    Scenario("hooks", hooks, sending("first"), ("Hello, Ann.",), {"heard": 1, "after": 1}, repeats=("heard", "after")),
+    Scenario(
+        "hooks", hooks, sending("first"), ("Hello, Ann.",), {"heard": 1, "after": 1}, {"owner": "Ann"},
+        repeats=("heard", "after"),
+    ),
     Scenario("second", hurried, sending("first", "second"), ("Yes.", "No.")),
     Scenario("length", length, sending("first"), ("One two three.",)),
 )  # fmt: skip

@@ -5,6 +5,9 @@ faults       a store that crashes, stops and lags: `FaultyStore`, `Crash`, `cras
 exhaustive   every combination of bounded choices: `every_choice`
 history      what was asked of a store and what it answered: `History`, `RecordingStore`, `logs_of`
 checker      whether a history is allowed: `check`, `check_log`, `Violation`
+world        what happened outside, which no crash undoes: `World`, `Provider`, `Witness`
+play         a program that lives in a world until its work is settled: `cairn.testing.play.play`, `Run`
+scripted     a model that follows a script: `cairn.testing.scripted`
 loop         the seeded event loop below the simulation: `Deadlock`, `Livelock`
 virtual      the simulation's time and names: `SimulatedClock`, `SeededIds`
 """
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from cairn.testing.history import logs_of as logs_of
     from cairn.testing.loop import Deadlock as Deadlock
     from cairn.testing.loop import Livelock as Livelock
+    from cairn.testing.play import Run as Run
     from cairn.testing.simulation import Crashed as Crashed
     from cairn.testing.simulation import Process as Process
     from cairn.testing.simulation import Simulation as Simulation
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
     from cairn.testing.simulation import sometimes as sometimes
     from cairn.testing.virtual import SeededIds as SeededIds
     from cairn.testing.virtual import SimulatedClock as SimulatedClock
+    from cairn.testing.world import Provider as Provider
+    from cairn.testing.world import Witness as Witness
+    from cairn.testing.world import World as World
 
 _HOME = {
     "Crash": "faults",
@@ -50,11 +57,15 @@ _HOME = {
     "Log": "history",
     "OutcomeUnknown": "faults",
     "Process": "simulation",
+    "Provider": "world",
     "RecordingStore": "history",
+    "Run": "play",
     "SeededIds": "virtual",
     "SimulatedClock": "virtual",
     "Simulation": "simulation",
     "Violation": "checker",
+    "Witness": "world",
+    "World": "world",
     "check": "checker",
     "check_log": "checker",
     "crash_from_environment": "faults",

@@ -45,6 +45,9 @@ CONVERSATION = "c"
 #: Lives of one program before the driver gives up: more than any list of crashes, less than a program that never settles.
 LIVES_MAX = 50
 
+#: Steps of one play: twenty times the longest one here. An agent that goes round in circles ends here.
+STEPS_MAX = 200_000
+
 AgentOf = Callable[[World], Agent[Any]]
 Client = Callable[[ConversationHandle, World], Awaitable[None]]
 
@@ -152,7 +155,7 @@ def play(agent: AgentOf, client: Client, crashes: Sequence[Crash] = (), *, seed:
 
     Raises what a life raised, Deadlock and Livelock. `Crash.reached` says whether a life came as far as its crash.
     """
-    done = simulate(lambda simulation: _lives(simulation, agent, client, crashes), seed=seed, faults=False)
+    done = simulate(lambda simulation: _lives(simulation, agent, client, crashes), seed=seed, faults=False, steps_max=STEPS_MAX)
     done.value.steps = done.steps
     return done.value
 
