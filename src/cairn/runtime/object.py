@@ -73,7 +73,7 @@ class DurableObject(Generic[State]):
         block runs again: use `change` for what must happen once.
         """
         async with self._fold.turn:
-            before, draft = dict(self._fold.fields), self.state
+            before, draft = self.state, self.state
             yield draft
             if (changed := _changed(before, draft)) is not None:
                 await self._instance.append([changed])
@@ -84,7 +84,7 @@ class DurableObject(Generic[State]):
         *Durable* and *idempotent* by (fiber, name): when the step is known, the record answers and nothing changes.
         """
         async with self._fold.turn:
-            before, draft = dict(self._fold.fields), self.state
+            before, draft = self.state, self.state
 
             async def apply() -> T:
                 return change(draft)
@@ -96,9 +96,12 @@ class DurableObject(Generic[State]):
             return await fiber.step(name, apply, also=changes)
 
 
-def _changed(before: dict[str, msgspec.Raw], draft: Any) -> r.StateChanged | None:
-    after = {name: msgspec.json.encode(getattr(draft, name)) for name in _fields(type(draft))}
-    changes = {name: msgspec.Raw(raw) for name, raw in after.items() if bytes(before.get(name, b"")) != raw}
+def _changed(before: Any, draft: Any) -> r.StateChanged | None:
+    changes = {}
+    for name in _fields(type(draft)):
+        raw = msgspec.json.encode(getattr(draft, name))
+        if raw != msgspec.json.encode(getattr(before, name)):
+            changes[name] = msgspec.Raw(raw)
     return r.StateChanged(changes=changes) if changes else None
 
 
@@ -127,7 +130,8 @@ class ObjectApplication:
         state_type(cls)
         self.cls = cls
         self.kind = cls.kind or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
-        self._methods = {name: method for name, method in inspect.getmembers(cls) if _is_fiber_method(method)}
+        members = inspect.getmembers(cls, _is_fiber_method)
+        self._methods = {name: method for name, method in members if not hasattr(DurableObject, name)}
 
     def handle(self, client: Client, id: str) -> Handle:
         return Handle(client, id)
