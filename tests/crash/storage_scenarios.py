@@ -7,6 +7,7 @@ fact that had returned, not after the last step that had begun, and exactly one 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -170,6 +171,31 @@ class World:
         """The write-ahead log is moved into the database."""
         executor = self.store._running()
         executor._checkpoint(executor._wal.idle)  # type: ignore[attr-defined]
+
+
+# --- reading a disk that was cut off
+
+
+def put(folder: str, image: dict[str, bytes]) -> None:
+    """The folder holds this image and nothing else."""
+    for name in os.listdir(folder):
+        os.unlink(os.path.join(folder, name))
+    for name, data in image.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+
+
+def allowed(steps: list[Step], cut: int) -> tuple[list[Seen | None], dict[int, int]]:
+    """The states a disk may hold that was cut there, and the highest ordinal anybody can have seen of each instance."""
+    returned = [i for i, step in enumerate(steps) if step.durable and step.ended <= cut]
+    begun = [i for i, step in enumerate(steps) if step.began <= cut]
+    first, last = (returned or [-1])[-1], (begun or [-1])[-1]
+    states = [None if i < 0 else steps[i].seen for i in range(first, last + 1)]
+    heads: dict[int, int] = {}
+    for step in steps[: last + 1]:
+        if step.ended <= cut and step.seen is not None:
+            heads |= {instance[0]: instance[3] for instance in step.seen.instances}
+    return states, heads
 
 
 def claimed(epoch: int) -> Batch:

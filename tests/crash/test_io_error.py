@@ -18,15 +18,26 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from tests.crash.storage_scenarios import SCENARIOS, Scenario, Seen, World, look
+from tests.crash.storage_scenarios import (
+    SCENARIOS,
+    Scenario,
+    Seen,
+    World,
+    allowed,
+    facts_and_deltas,
+    look,
+    moving_the_log,
+    put,
+    stopping_and_starting,
+)
 
 from cairn.errors import StoreError, StoreFull
 from cairn.ids import SystemIds
-from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage import SqliteStore, opening
 from cairn.runtime.storage.connection import SqliteConnection
 from cairn.runtime.storage.store import Append, Batch
 from cairn.testing.contract import SkewedClock
-from cairn.testing.disk import FailingDisk
+from cairn.testing.disk import FailingDisk, RecordingDisk
 
 #: Of the failures that last, every so-manieth n is tried; of those that happen once, every n.
 STRIDE = int(os.environ.get("CAIRN_IO_STRIDE", "3"))
@@ -76,6 +87,56 @@ def test_a_disk_that_fails_once_costs_at_most_an_error(scenario: Scenario, failu
 def test_a_disk_that_fails_from_then_on_is_a_clear_error(scenario: Scenario, failure: str, folder: str) -> None:
     """T2: S2 (a prefix), S14 (check finds nothing), S1 (what was confirmed is there)."""
     sweep(scenario, failure, folder, forever=True, stride=STRIDE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", ["eio", "enospc", "short"])
+@pytest.mark.parametrize("scenario", [facts_and_deltas, moving_the_log, stopping_and_starting], ids=lambda s: s.__name__)
+def test_a_disk_that_fails_while_recovering_from_a_power_cut_costs_at_most_an_error(
+    scenario: Scenario, failure: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T2, T1: S1, S2: two misfortunes at once: the cut, then a failure at each operation of the opening that repairs it."""
+    place = os.path.join(folder, "life")
+    os.mkdir(place)
+    disk = RecordingDisk(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "sync_directory", disk.sync_directory)
+        world = asyncio.run(whole(scenario, place, disk))
+    for cut in range(disk.now() // 3, disk.now(), max(1, disk.now() // 12)):
+        possible, _ = allowed(world.steps, cut)
+        name, image = list(disk.images(cut, [1]))[-1]
+        for nth in range(1, OPERATIONS_MAX):
+            put(place, image)
+            try:
+                reached = asyncio.run(recover(world.path, nth, failure, possible))
+            except Exception as error:
+                raise AssertionError(f"cut {cut} ({name}), operation {nth} of opening: {error!r}") from error
+            if not reached:
+                break
+
+
+async def whole(scenario: Scenario, place: str, disk: RecordingDisk) -> World:
+    world = World(os.path.join(place, "cairn.db"), disk.connect, disk.now)
+    await scenario(world)
+    await world.store.close()
+    disk.close()
+    return world
+
+
+async def recover(path: str, nth: int, failure: str, possible: list[Seen | None]) -> bool:
+    """Open what the cut left on a disk whose n-th operation fails, then on a good one; whether the n-th was reached."""
+    disk = FailingDisk(nth, failure, forever=False)
+    store = SqliteStore(
+        path, clock=SkewedClock(), ids=SystemIds(), inline=True, boot="first boot", ballast=False, connect=disk.connect
+    )
+    try:
+        await store.open()
+    except StoreError as error:
+        is_clear(error, failure)
+    await store.close()
+    disk.close()
+    await verify(path, possible)
+    return disk.fired
 
 
 def sweep(scenario: Scenario, failure: str, folder: str, *, forever: bool, stride: int) -> None:

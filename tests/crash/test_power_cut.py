@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
-from tests.crash.storage_scenarios import SCENARIOS, Scenario, Seen, Step, World, look
+from tests.crash.storage_scenarios import SCENARIOS, Scenario, Seen, World, allowed, look, put
 
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore, opening
@@ -26,28 +26,6 @@ TORN_SEEDS = range(int(os.environ.get("CAIRN_TORN_SEEDS", "3")))
 def folder() -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as path:
         yield path
-
-
-def put(folder: str, image: dict[str, bytes]) -> None:
-    """The folder holds this image and nothing else."""
-    for name in os.listdir(folder):
-        os.unlink(os.path.join(folder, name))
-    for name, data in image.items():
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(data)
-
-
-def allowed(steps: list[Step], cut: int) -> tuple[list[Seen | None], dict[int, int]]:
-    """The states a disk may hold that was cut there, and the highest ordinal anybody can have seen of each instance."""
-    returned = [i for i, step in enumerate(steps) if step.durable and step.ended <= cut]
-    begun = [i for i, step in enumerate(steps) if step.began <= cut]
-    first, last = (returned or [-1])[-1], (begun or [-1])[-1]
-    states = [None if i < 0 else steps[i].seen for i in range(first, last + 1)]
-    heads: dict[int, int] = {}
-    for step in steps[: last + 1]:
-        if step.ended <= cut and step.seen is not None:
-            heads |= {instance[0]: instance[3] for instance in step.seen.instances}
-    return states, heads
 
 
 async def verify(path: str, states: list[Seen | None], heads: dict[int, int]) -> None:
