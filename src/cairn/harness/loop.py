@@ -35,7 +35,7 @@ from cairn.harness.settling import refuse_cut, reply_of, settle
 from cairn.harness.sizes import BATCH_BYTES_MAX
 from cairn.harness.submission import CallStatus, Control
 from cairn.harness.tools import Tool
-from cairn.harness.turn import Response, TurnStream, distinct_calls
+from cairn.harness.turn import Response, TurnStream, recordable
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber, error_info
 from cairn.runtime.state import Phase
@@ -225,7 +225,7 @@ class Loop:
                 submission=control.submission or "",
                 turn=control.turn,
                 message=control.message,
-                content=distinct_calls(completed.content, self._attempt.conversation.call_ids),
+                content=recordable(completed.content, self._attempt.conversation.call_ids),
                 stop=completed.stop,
                 at=self._attempt.now(),
                 model=completed.response_model or self._attempt.rendered().model_spec,

@@ -17,12 +17,12 @@ from typing import Literal
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import ModelError
+from cairn.errors import CairnError, ModelError
 from cairn.harness import records as h
 from cairn.harness.bell import Bell
 from cairn.harness.cut import CutReason
 from cairn.harness.limits import Limits
-from cairn.harness.messages import Content, ToolCall
+from cairn.harness.messages import Content, Text, Thinking, ToolCall
 from cairn.harness.models.protocol import Completed, Model, ModelEvent, ModelRequest, TextDelta, ThinkingDelta
 from cairn.runtime.records import Record
 
@@ -120,6 +120,8 @@ class TurnStream:
                     break
         except ModelError as error:
             buffer.error = error
+        except CairnError as error:
+            buffer.error = ModelError(str(error), kind="invalid_request")
         except Exception as error:
             logger.exception("the model %s failed in an unexpected way", request.model)
             buffer.error = ModelError(f"{type(error).__name__}: {error}", kind="unknown")
@@ -211,19 +213,39 @@ class TurnStream:
             logger.warning("closing a model's stream failed: %r", error)
 
 
-def distinct_calls(content: Sequence[Content], taken: Collection[str]) -> tuple[Content, ...]:
-    """The content with an id of its own for every call. Some providers repeat ids from response to response, or give none;
-    a call's id is what its outcome, its steps and its key go by."""
-    used = set(taken)
+def recordable(content: Sequence[Content], taken: Collection[str]) -> tuple[Content, ...]:
+    """The content as it can be recorded: text that is UTF-8, and an id of its own for every call. Some providers repeat ids
+    from response to response, or give none; a call's id is what its outcome, its steps and its key go by."""
+    used = {"", *taken}
     made: list[Content] = []
     for block in content:
-        if isinstance(block, ToolCall):
+        if isinstance(block, Text | Thinking) and (whole := whole_characters(block.text)) is not block.text:
+            block = msgspec.structs.replace(block, text=whole)
+        elif isinstance(block, ToolCall):
+            block = _whole_call(block)
             others = (f"{block.id[:CALL_CHARACTERS] or 'call'}_{number}" for number in count(2))
-            names = chain([block.id], others)
-            block = msgspec.structs.replace(block, id=next(name for name in names if name and name not in used))
+            block = msgspec.structs.replace(block, id=next(name for name in chain([block.id], others) if name not in used))
             used.add(block.id)
         made.append(block)
     return tuple(made)
+
+
+def _whole_call(block: ToolCall) -> ToolCall:
+    try:
+        msgspec.json.encode(block)
+    except (ValueError, TypeError, RecursionError) as error:
+        id, name = whole_characters(block.id), whole_characters(block.name)
+        return ToolCall(id=id, name=name, arguments={}, arguments_error=f"they are no JSON ({error})")
+    return block
+
+
+def whole_characters(text: str) -> str:
+    """The text with its surrogate pairs put together: a provider may cut a character in two. Half of one is replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def delta_records(message: str, events: Sequence[TextDelta | ThinkingDelta]) -> list[h.MessageDelta]:
@@ -232,7 +254,7 @@ def delta_records(message: str, events: Sequence[TextDelta | ThinkingDelta]) -> 
     texts: list[str] = []
 
     def close(block: int, kind: Literal["text", "thinking"]) -> None:
-        text = "".join(texts)
+        text = whole_characters("".join(texts))
         texts.clear()
         for start in range(0, len(text), DELTA_CHARACTERS):
             part = text[start : start + DELTA_CHARACTERS]
