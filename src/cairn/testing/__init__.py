@@ -10,6 +10,8 @@ play         a program that lives in a world until its work is settled: `cairn.t
 scripted     a model that follows a script: `cairn.testing.scripted`
 loop         the seeded event loop below the simulation: `Deadlock`, `Livelock`
 virtual      the simulation's time and names: `SimulatedClock`, `SeededIds`
+contract     what every store must do, as cases for yours: `CASES`, `run`
+disk         a disk that is cut off or fails, below SQLite (needs apsw): `RecordingDisk`, `FailingDisk`
 """
 
 from __future__ import annotations
