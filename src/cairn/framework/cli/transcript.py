@@ -123,12 +123,11 @@ class Transcript:
             self._pen.line(f"  {each}", "dim")
 
     def _turn_failed(self, event: e.TurnFailed) -> None:
-        status = f" (HTTP {event.error.status})" if event.error.status else ""
         if event.retry_at is None:
             # The settlement that follows says it all.
             return
         wait = duration(max(0.0, event.retry_at - self._clock.wall()))
-        self._pen.line(f"✗ {shortened(event.error.message, 300)}{status}; asking again in {wait}", "yellow")
+        self._pen.line(f"✗ {shortened(event.error.message, 300)}; asking again in {wait}", "yellow")
 
     def _attempt(self, event: e.AttemptStarted) -> None:
         if self._totals.requests:
