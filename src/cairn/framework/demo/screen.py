@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from cairn.framework.cli.output import shortened
-from cairn.framework.cli.show import visible
+from cairn.framework.cli.visible import visible
 from cairn.framework.demo.report import Cost, Death, Report
 from cairn.harness import events as e
 from cairn.harness.messages import Usage
