@@ -102,13 +102,14 @@ class _Demo:
 
     async def run(self) -> int:
         """Everything, and the exit code."""
-        from cairn.framework.demo.job import MESSAGE
+        from cairn.framework.demo.job import CONVERSATION, MESSAGE
 
         started = self._clock.monotonic()
         self._screen.opening(
             model=self._request.model, project=str(self._job.project), seed=self._seed, aim=f"comes {self._moment}"
         )
-        shown = f'cairn run triage.py "{MESSAGE}"' + (f" --model {self._request.model}" if self._request.model else "")
+        shown = f'cairn run triage.py "{MESSAGE}" --id {CONVERSATION}'
+        shown += f" --model {self._request.model}" if self._request.model else ""
         async with self._store() as store:
             tail = _Tail(store, self._screen)
             death = await self._first_life(tail, shown)
