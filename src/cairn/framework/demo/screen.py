@@ -57,7 +57,7 @@ class Screen:
     def started(self, command: str, pid: int, *, again: bool = False) -> None:
         """A worker was started."""
         self.line()
-        self.line((f"$ {command}", "bold"), (f"   pid {pid}{', the same command again' if again else ''}", "dim"))
+        self.line((f"$ {'the same command again' if again else command}", "bold"), (f"   pid {pid}", "dim"))
 
     def batch(self, events: Sequence[e.Event]) -> None:
         """One append has reached the log."""
@@ -295,7 +295,7 @@ def _tokens(report: Report) -> str:
     requests = report.cost.requests if report.cost is not None else None
     asked = f"{_many(requests, 'request')} · " if requests is not None else ""
     cost = f" · ${usage.cost:.4f}" if usage.cost is not None else ""
-    estimated = " (estimated: a script counts no tokens)" if report.is_scripted else ""
+    estimated = " (estimated)" if report.is_scripted else ""
     return f"{asked}{usage.input:,} tokens in · {usage.output:,} out{cost}{estimated} · {report.seconds:.1f} s"
 
 
