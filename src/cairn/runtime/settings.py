@@ -24,7 +24,7 @@ LOOP_TICK_SECONDS = 5.0
 #: Seconds between two looks at who is alive: a killed worker's work is taken over within one (L2: 1 s).
 SWEEP_SECONDS = 0.5
 #: Seconds between two scans of what is due: every commit of a busy worker wakes it, and one scan serves them all.
-SCAN_GAP_SECONDS = 0.02
+SCAN_GAP_SECONDS = 0.01
 #: Due instances looked at by one scan; the next scan starts with what this one left.
 SCAN_ROWS = 200
 #: Seconds between two scans when nothing says that something is due; bounds a wake-up that was lost (L1: 5 s).

@@ -237,6 +237,7 @@ class Worker:
             await self._sweep()
         if self._may_claim():
             await self._claim_due()
+        self._announce()
         return await self._timeout()
 
     async def _timeout(self) -> float:
