@@ -16,11 +16,15 @@ QUERIES = "src/cairn/runtime/storage/queries.sql"
 OPENING = "src/cairn/runtime/storage/opening.py"
 LEASE = "src/cairn/runtime/storage/lease.py"
 FIBER = "src/cairn/runtime/fiber.py"
+OWNERS = "src/cairn/runtime/owners.py"
+WORKER = "src/cairn/runtime/worker.py"
 
 CANARIES = "tests/mutations/test_canaries.py"
 EFFECTS = "tests/mutations/test_effect_canaries.py"
 
 THREADS = "tests/runtime/storage/test_threads.py"
+LEASES = "tests/runtime/test_lease.py"
+WORKERS = "tests/runtime/test_worker.py"
 DAMAGED = "tests/runtime/storage/test_corruption.py::test_a_damaged_log_is_refused_by_name"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
@@ -72,8 +76,8 @@ MUTATIONS = [
         name="a checkpoint is fenced",
         promise="S4",
         file=QUERIES,
-        old="from instances where n = ?1 and epoch = ?2 and head >= ?3",
-        new="from instances where n = ?1 and head >= ?3",
+        old="from instances where n = :n and epoch = :epoch and head >= :ordinal",
+        new="from instances where n = :n and head >= :ordinal",
         tests=memory("a_fenced_checkpoint_is_not_saved"),
     ),
     Mutation(
@@ -231,5 +235,46 @@ MUTATIONS = [
         old="if state.interrupted >= FIBER_ATTEMPTS_MAX:",
         new="if False:",
         tests=(f"{EFFECTS}::test_a_fiber_that_kills_its_process_is_given_up_after_ten_attempts",),
+    ),
+    # --- ownership
+    Mutation(
+        name="a worker of this process is alive",
+        promise="S4",
+        file=OWNERS,
+        old="identity is None or identity in _held or",
+        new="identity is None or",
+        tests=(f"{LEASES}::test_two_workers_of_one_process_see_each_other_alive",),
+    ),
+    Mutation(
+        name="a copy of a lock file proves nothing",
+        promise="S4",
+        file=OWNERS,
+        old=" or not self._recorded(row, identity):",
+        new=":",
+        tests=(f"{LEASES}::test_a_missing_or_exchanged_file_proves_nothing",),
+    ),
+    Mutation(
+        name="a live owner's work is left to it",
+        promise="S4",
+        file=WORKER,
+        old="exclude_owners=live)",
+        new="exclude_owners=[])",
+        tests=(f"{WORKERS}::test_a_live_workers_instances_are_left_to_it",),
+    ),
+    Mutation(
+        name="a worker without its lease stops",
+        promise="S4",
+        file=WORKER,
+        old="            await self._lose_lease()",
+        new="            pass",
+        tests=(f"{WORKERS}::test_a_worker_that_cannot_renew_its_lease_stops_working_before_others_may_start",),
+    ),
+    Mutation(
+        name="nothing is said of a settled fiber",
+        promise="S7",
+        file="src/cairn/runtime/instance.py",
+        old="if (refusal := self.runtime.refusal(record)) is not None:",
+        new="if (refusal := None) is not None:",
+        tests=("tests/runtime/test_instance.py::test_a_record_of_a_settled_fiber_is_refused_before_it_reaches_the_log",),
     ),
 ]

@@ -14,13 +14,13 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import apsw
 
-from cairn.runtime.storage.connection import STATEMENTS_CACHED, Connection, SqlError
+from cairn.runtime.storage.connection import STATEMENTS_CACHED, Connection, Parameters, SqlError
 
 #: What a disk writes whole or not at all.
 SECTOR_BYTES = 512
@@ -40,13 +40,13 @@ class ApswConnection:
         except apsw.Error as error:
             raise _translated(error) from error
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         try:
-            return list(self._db.execute(sql, tuple(parameters)))
+            return list(self._db.execute(sql, parameters if isinstance(parameters, Mapping) else tuple(parameters)))
         except apsw.Error as error:
             raise _translated(error) from error
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Generator[tuple[Any, ...], None, None]:
+    def rows(self, sql: str, parameters: Parameters = ()) -> Generator[tuple[Any, ...], None, None]:
         yield from self.execute(sql, parameters)
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 from cairn.clock import SystemClock
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore
-from cairn.runtime.storage.connection import Connection, SqliteConnection
+from cairn.runtime.storage.connection import Connection, Parameters, SqliteConnection
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, Durability, WorkerRow
 
 
@@ -26,7 +26,7 @@ class StopsInCommit(SqliteConnection):
 
     armed = False
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         if sql == "commit" and StopsInCommit.armed:
             StopsInCommit.armed = False
             os.kill(os.getpid(), signal.SIGSTOP)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
 from cairn.ids import SystemIds
 from cairn.runtime.storage import SqliteStore
-from cairn.runtime.storage.connection import Connection, SqliteConnection
+from cairn.runtime.storage.connection import Connection, Parameters, SqliteConnection
 from cairn.runtime.storage.store import Address, Append, Batch, Creation
 from cairn.testing.contract import SkewedClock
 
@@ -55,7 +55,7 @@ class Watched(SqliteConnection):
         super().__init__(path)
         self._said = said
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         self._said.append(sql)
         return super().execute(sql, parameters)
 

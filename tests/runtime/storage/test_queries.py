@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cairn.runtime.storage.connection import SqliteConnection, configure
+from cairn.runtime.storage.connection import Parameters, SqliteConnection, configure
 from cairn.runtime.storage.opening import MEMORY
 from cairn.runtime.storage.queries import ROWS_MAX, _all, execute_rows, powers, query, repeated, schema
 
@@ -24,10 +24,12 @@ def db() -> Iterator[SqliteConnection]:
     connection.close()
 
 
-def prepared(name: str) -> tuple[str, list[object]]:
+def prepared(name: str) -> tuple[str, Parameters]:
+    """The statement with nothing for its arguments."""
     sql = repeated(name, 1) if ":rows" in query(name) else query(name)
-    numbered = [int(n) for n in re.findall(r"\?(\d+)", sql)]
-    return sql, [None] * (max(numbered) if numbered else sql.count("?"))
+    names = re.findall(r":([a-z]+)", sql)
+    assert not (names and "?" in sql), "arguments come by name or in order, not both"
+    return sql, dict.fromkeys(names) if names else [None] * sql.count("?")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,6 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tests.runtime.storage.helpers import born, folder, opened, watched
 
 from cairn.errors import Fenced, StoreBusy, StoreError
 from cairn.runtime.storage import SqliteStore
-from cairn.runtime.storage.connection import SqliteConnection
+from cairn.runtime.storage.connection import Parameters, SqliteConnection
 from cairn.runtime.storage.executor import GROUP_WRITES
 from cairn.runtime.storage.store import Append, Appended, Batch, Durability, WorkerRow
 from cairn.testing.contract import SkewedClock
@@ -268,7 +267,7 @@ class Faulty(SqliteConnection):
 
     armed = ""
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         if Faulty.armed and sql.startswith(Faulty.armed):
             raise ZeroDivisionError(sql)
         return super().execute(sql, parameters)

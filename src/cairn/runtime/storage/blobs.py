@@ -35,7 +35,7 @@ def pieces(data: bytes) -> Iterator[bytes]:
 
 def touch(connection: Connection, tenant: str, hash: str, now: float) -> bool:
     """Whether the content is here; if so its grace period has begun anew."""
-    return bool(connection.execute(query("touch_blob"), (tenant, hash, now)))
+    return bool(connection.execute(query("touch_blob"), {"tenant": tenant, "hash": hash, "now": now}))
 
 
 def begin(connection: Connection, tenant: str, hash: str, size: int, now: float) -> int:
@@ -50,7 +50,7 @@ def add(connection: Connection, blob: int, i: int, piece: bytes) -> None:
 
 def complete(connection: Connection, blob: int, now: float) -> None:
     """The content is readable, through this upload or one that was first."""
-    if not connection.execute(query("complete_blob"), (blob, now)):
+    if not connection.execute(query("complete_blob"), {"blob": blob, "now": now}):
         connection.execute(query("drop_blob"), (blob,))
 
 
@@ -67,7 +67,7 @@ def get(connection: Connection, tenant: str, hash: str) -> bytes:
 
 def collect(connection: Connection, before: float, after: int) -> tuple[int, int]:
     """Delete some content beyond the row `after` that nobody refers to or has touched since `before`: how much, how far."""
-    found = connection.execute(query("unreferenced_blobs"), (before, after, COLLECT_BLOBS_MAX))
+    found = connection.execute(query("unreferenced_blobs"), {"before": before, "after": after, "limit": COLLECT_BLOBS_MAX})
     for (blob,) in found:
         connection.execute(query("drop_blob"), (blob,))
     return len(found), found[-1][0] if found else after

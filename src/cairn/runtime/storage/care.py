@@ -75,7 +75,7 @@ def _check_log(connection: Connection, instance: tuple[Any, ...]) -> Iterator[Pr
         yield Problem(where, f"the head is {head}, above what is reserved ({reserved})")
     if newest > epoch:
         yield Problem(where, f"the log has epoch {newest}, above the instance's ({epoch})")
-    for table, key in connection.execute(query("check_beyond"), (n, head)):
+    for table, key in connection.execute(query("check_beyond"), {"n": n, "head": head}):
         yield Problem(where, f"{table} {key!r} names an ordinal that the log does not have")
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from cairn.errors import CairnError, StoreBusy, StoreCorrupt, StoreError, StoreFull
 
@@ -40,14 +40,18 @@ class SqlError(Exception):
         self.code = code & 0xFF
 
 
+#: What a statement's arguments come as: in order, or by name.
+Parameters: TypeAlias = Sequence[object] | Mapping[str, object]
+
+
 class Connection(Protocol):
     """A connection in autocommit mode; transactions are begun and ended by statements. Raises SqlError."""
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """All rows of one statement."""
         ...
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Generator[tuple[Any, ...], None, None]:
+    def rows(self, sql: str, parameters: Parameters = ()) -> Generator[tuple[Any, ...], None, None]:
         """The rows of one statement as they are found; closing the iterator ends the statement."""
         ...
 
@@ -75,13 +79,13 @@ class SqliteConnection:
         except sqlite3.Error as error:
             raise _translated(error) from error
 
-    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise _translated(error) from error
 
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> Generator[tuple[Any, ...], None, None]:
+    def rows(self, sql: str, parameters: Parameters = ()) -> Generator[tuple[Any, ...], None, None]:
         try:
             cursor = self._db.execute(sql, parameters)
             try:

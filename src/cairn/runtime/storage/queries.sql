@@ -5,24 +5,25 @@
 -- some write has any; plan.py decides; `create_instances`, `move_heads` and `move_instances` say what became of the
 -- instances; `append_rows` and the `keep_…`, `set_…`, `clear_…` statements write the rest. Their number does not grow with the
 -- group: lists arrive as JSON or as rows of `values`, which queries.py repeats where a line says `:rows`.
+-- An argument that is used more than once, or out of order, has a name.
 --
 -- Readers: `find…`, `read_rows`, `heads_of`, `due_now`. Workers: `keep_worker` … `drop_worker`. Content: `…_blob…`.
 -- Care (care.py): `check_…`, `info`.
 
 -- name: group_instances
 -- The instances of a group, and whether their head was given in this boot.
-select n, tenant, kind, id, uid, head, reserved, boot = ?1, epoch, owner
+select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner
   from instances
- where n in (select value from json_each(?2))
+ where n in (select value from json_each(?))
 
 -- name: group_instance
 -- The same for the commonest group, of one instance.
-select n, tenant, kind, id, uid, head, reserved, boot = ?1, epoch, owner from instances where n = ?2
+select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner from instances where n = ?
 
 -- name: group_addresses
 -- The same by address, for requests that may have to create theirs.
-select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?1, i.epoch, i.owner
-  from json_each(?2) as v
+select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?, i.epoch, i.owner
+  from json_each(?) as v
   join instances as i on i.tenant = v.value ->> 0 and i.kind = v.value ->> 1 and i.id = v.value ->> 2
 
 -- name: last_n
@@ -74,10 +75,10 @@ update instances set head = ? where n = ?
 update instances
    set head     = v.value ->> 1,
        reserved = v.value ->> 2,
-       boot     = ?1,
+       boot     = ?,
        epoch    = v.value ->> 3,
        owner    = v.value ->> 4
-  from json_each(?2) as v
+  from json_each(?) as v
  where n = v.value ->> 0
 
 -- name: append_rows
@@ -127,21 +128,21 @@ select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, crea
 -- A page of instances. A null kind or tenant matches all.
 select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
   from instances
- where n > ?1 and (?2 is null or kind = ?2) and (?3 is null or tenant = ?3)
+ where n > :after and (:kind is null or kind = :kind) and (:tenant is null or tenant = :tenant)
  order by n
- limit ?4
+ limit :limit
 
 -- name: read_rows
 -- Rows after an ordinal, led by the row at or before it without its content, so that the first link can be verified too.
 -- One statement, so one snapshot: `head` belongs to the same moment as the rows.
 select ordinal, prev, epoch, merged_from, projection, checksum,
-       iif(ordinal > ?2, records, null), iif(ordinal > ?2, chunks, null),
-       (select head from instances where n = ?1)
+       iif(ordinal > :after, records, null), iif(ordinal > :after, chunks, null),
+       (select head from instances where n = :n)
   from log
- where n = ?1
-   and ordinal >= coalesce((select max(ordinal) from log where n = ?1 and ordinal <= ?2), ?2)
+ where n = :n
+   and ordinal >= coalesce((select max(ordinal) from log where n = :n and ordinal <= :after), :after)
  order by ordinal
- limit ?3
+ limit :limit
 
 -- name: heads_of
 -- The heads of the instances that somebody waits for.
@@ -180,43 +181,43 @@ select id, host, pid, kinds, started_at, lease_until, lock from workers order by
 select i.n, i.tenant, i.kind, i.id, d.name, d.due_at, i.epoch, i.owner
   from due as d
   join instances as i on i.n = d.n
- where d.due_at <= ?1 and i.kind in (select value from json_each(?2))
-   and (i.owner is null or i.owner not in (select value from json_each(?4)))
+ where d.due_at <= :now and i.kind in (select value from json_each(:kinds))
+   and (i.owner is null or i.owner not in (select value from json_each(:excluded)))
  order by d.due_at, d.n, d.name
- limit ?3
+ limit :limit
 
 -- name: due_next
 -- When the next alarm of these kinds rings, or the first after a time.
 select d.due_at
   from due as d
   join instances as i on i.n = d.n
- where i.kind in (select value from json_each(?1)) and (?2 is null or d.due_at > ?2)
+ where i.kind in (select value from json_each(:kinds)) and (:after is null or d.due_at > :after)
  order by d.due_at
  limit 1
 
 -- name: keep_checkpoint
 -- A fold at an ordinal, unless its author has been fenced or the ordinal does not exist.
 insert into checkpoints (n, ordinal, epoch, state)
-select n, ?3, ?2, ?4 from instances where n = ?1 and epoch = ?2 and head >= ?3
+select n, :ordinal, :epoch, :state from instances where n = :n and epoch = :epoch and head >= :ordinal
     on conflict (n, ordinal) do update set epoch = excluded.epoch, state = excluded.state
 
 -- name: trim_checkpoints
 -- Only the two newest are kept.
 delete from checkpoints
- where n = ?1
-   and ordinal < (select min(ordinal) from (select ordinal from checkpoints where n = ?1 order by ordinal desc limit 2))
+ where n = :n
+   and ordinal < (select min(ordinal) from (select ordinal from checkpoints where n = :n order by ordinal desc limit 2))
 
 -- name: find_checkpoint
 -- The newest fold at or before an ordinal; a null ordinal means the newest.
 select ordinal, state
   from checkpoints
- where n = ?1 and (?2 is null or ordinal <= ?2)
+ where n = :n and (:ordinal is null or ordinal <= :ordinal)
  order by ordinal desc
  limit 1
 
 -- name: touch_blob
 -- Content that is already here: its grace period begins anew.
-update blobs set touched_at = ?3 where tenant = ?1 and hash = ?2 and complete = 1 returning blob
+update blobs set touched_at = :now where tenant = :tenant and hash = :hash and complete = 1 returning blob
 
 -- name: begin_blob
 -- Content about to arrive in chunks.
@@ -228,7 +229,7 @@ insert into blob_chunks (blob, i, data) values (?, ?, ?)
 
 -- name: complete_blob
 -- All pieces are here. No row when somebody else completed the same content first.
-update or ignore blobs set complete = 1, touched_at = ?2 where blob = ?1 returning blob
+update or ignore blobs set complete = 1, touched_at = :now where blob = :blob returning blob
 
 -- name: drop_blob
 -- Content that is not needed.
@@ -245,9 +246,9 @@ select data from blob_chunks where blob = ? order by i
 -- name: unreferenced_blobs
 -- Content nobody refers to and nobody has touched since a moment, a page at a time.
 select blob from blobs as b
- where blob > ?2 and touched_at < ?1 and not exists (select 1 from blob_references as r where r.blob = b.blob)
+ where blob > :after and touched_at < :before and not exists (select 1 from blob_references as r where r.blob = b.blob)
  order by blob
- limit ?3
+ limit :limit
 
 -- name: info
 -- Sizes.
@@ -264,12 +265,12 @@ select ordinal, prev, epoch, merged_from, projection, checksum, records, chunks 
 -- name: check_beyond
 -- Rows of other tables that name an ordinal the log does not have.
 select 'admissions', key from admissions as a
- where n = ?1 and not exists (select 1 from log where n = ?1 and ordinal = a.ordinal)
+ where n = :n and not exists (select 1 from log where n = :n and ordinal = a.ordinal)
 union all
 select 'producers', id from producers as p
- where n = ?1 and not exists (select 1 from log where n = ?1 and ordinal = p.ordinal)
+ where n = :n and not exists (select 1 from log where n = :n and ordinal = p.ordinal)
 union all
-select 'checkpoints', cast(ordinal as text) from checkpoints as c where n = ?1 and ordinal > ?2
+select 'checkpoints', cast(ordinal as text) from checkpoints as c where n = :n and ordinal > :head
 
 -- name: check_orphans
 -- Log rows of no instance.

@@ -25,7 +25,8 @@ def instance(connection: Connection, n: int) -> InstanceRow | None:
 
 
 def instances(connection: Connection, kind: str | None, tenant: str | None, after: int, limit: int) -> list[InstanceRow]:
-    return [_instance(row) for row in connection.execute(query("find_page"), (after, kind, tenant, limit))]
+    arguments = {"after": after, "kind": kind, "tenant": tenant, "limit": limit}
+    return [_instance(row) for row in connection.execute(query("find_page"), arguments)]
 
 
 def _instance(row: tuple[Any, ...]) -> InstanceRow:
@@ -37,7 +38,7 @@ def rows(connection: Connection, n: int, after: int, limit: int, bytes_max: int)
     """Verified rows after an ordinal. Raises StoreCorrupt naming the instance and the ordinal."""
     # One more than asked for: the first row only says where the log stood. Closed even when a row is refused: an open
     # statement would keep the write-ahead log from ever beginning again.
-    with closing(connection.rows(query("read_rows"), (n, after, limit + 1))) as cursor:
+    with closing(connection.rows(query("read_rows"), {"n": n, "after": after, "limit": limit + 1})) as cursor:
         found, last, head = _verified(n, cursor, limit, bytes_max)
     if last is None:
         last, head = -1, heads(connection, [n]).get(n, -1)
@@ -93,19 +94,20 @@ def workers(connection: Connection) -> list[WorkerRow]:
 
 
 def due(connection: Connection, kinds: Sequence[str], now: float, limit: int, exclude: Sequence[str]) -> list[DueRow]:
+    lists = {"kinds": json.dumps(list(kinds)), "excluded": json.dumps(list(exclude))}
     return [
         DueRow(n, Address(kind, id, tenant), name, due_at, epoch, owner)
         for n, tenant, kind, id, name, due_at, epoch, owner in connection.execute(
-            query("due_now"), (now, json.dumps(list(kinds)), limit, json.dumps(list(exclude)))
+            query("due_now"), {"now": now, "limit": limit, **lists}
         )
     ]
 
 
 def next_due(connection: Connection, kinds: Sequence[str], after: float | None) -> float | None:
-    found = connection.execute(query("due_next"), (json.dumps(list(kinds)), after))
+    found = connection.execute(query("due_next"), {"kinds": json.dumps(list(kinds)), "after": after})
     return found[0][0] if found else None
 
 
 def checkpoint(connection: Connection, n: int, at_or_before: int | None) -> tuple[int, bytes] | None:
-    found = connection.execute(query("find_checkpoint"), (n, at_or_before))
+    found = connection.execute(query("find_checkpoint"), {"n": n, "ordinal": at_or_before})
     return (found[0][0], found[0][1]) if found else None

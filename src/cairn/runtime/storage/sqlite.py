@@ -220,8 +220,8 @@ class SqliteStore:
 
     async def save_checkpoint(self, n: int, epoch: int, ordinal: int, state: bytes) -> None:
         def save(db: Connection) -> None:
-            db.execute(query("keep_checkpoint"), (n, epoch, ordinal, state))
-            db.execute(query("trim_checkpoints"), (n,))
+            db.execute(query("keep_checkpoint"), {"n": n, "epoch": epoch, "ordinal": ordinal, "state": state})
+            db.execute(query("trim_checkpoints"), {"n": n})
 
         await self._running().transact(save)
 
