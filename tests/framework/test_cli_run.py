@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -513,6 +514,24 @@ def test_ctrl_c_twice_leaves_at_once_and_the_next_run_goes_on(shell: Shell) -> N
     assert "Traceback" not in done.err
     assert again.code in (0, 130)
     assert "nothing unsettled" in shell.cairn("run", "blocking.py", "--id", "1").err
+
+
+@pytest.mark.system
+def test_ctrl_c_while_a_provider_is_being_imported_does_not_wait_for_it(shell: Shell) -> None:
+    """The import is beside everything else: the message is admitted before it ends, aborted before it ends (S1, F4)."""
+    shell.write("real.py", "from cairn import Agent\nreal = Agent('real', model='anthropic:claude-sonnet-4-6')\n")
+    shell.write("slow/httpx2.py", "import time\ntime.sleep(600)\n")
+    environment = {**os.environ, "ANTHROPIC_API_KEY": "k", "PYTHONPATH": f"slow:{os.environ.get('PYTHONPATH', '')}"}
+
+    with started(shell, "run", "real.py", "go", "--id", "1", env=environment) as process:
+        wait_for(process, "real/1 · started")
+        interrupt(process)
+        done = end(process)
+
+    settled = [record["outcome"] for record in shell.log("real/1") if record["type"] == "fiber.settled"]
+    assert done.code == 130
+    assert "Traceback" not in done.err
+    assert settled == ["aborted"]
 
 
 def interrupt_until_it_ends(process: subprocess.Popen[str]) -> None:

@@ -79,10 +79,10 @@ def _agent(request: Request) -> Agent[Any]:
         )
     if isinstance(agent.model, str):
         # Offline and cheap: a missing key or an unknown provider is known before anything is stored.
-        from cairn.harness.models.adapter import load_in_background
+        from cairn.framework.cli import warming
         from cairn.harness.models.resolve import resolve
 
-        load_in_background(resolve(agent.model).provider)
+        warming.begin(resolve(agent.model).provider)
     return agent
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -153,16 +151,6 @@ async def _loaded(provider: Provider) -> None:
         await thread.call(load, provider)
     finally:
         thread.close()
-
-
-def load_in_background(provider: Provider) -> None:
-    """`load` has begun in a thread; whoever needs the libraries waits for it by loading them too, and meets its errors."""
-    threading.Thread(target=_load_quietly, args=(provider,), name=f"load {provider.name}", daemon=True).start()
-
-
-def _load_quietly(provider: Provider) -> None:
-    with suppress(Exception):
-        load(provider)
 
 
 def _call_ids(request: ModelRequest) -> set[str]:
