@@ -20,10 +20,10 @@ from cairn.testing.scripted import Call, Fail, Meanwhile, Reply, Say, ScriptedMo
 from cairn.testing.world import Event, Provider, World
 
 #: Seconds from its first request in which a provider fails. Longer than any crash and takeover, shorter than the first retry.
-OUTAGE_SECONDS = 10.0
+OUTAGE_SECONDS = 14.0
 
 #: Waits of a scenario that retries: one wait is longer than the outage.
-RETRY = Limits(retry_base_seconds=16.0, idle_seconds=4.0)
+RETRY = Limits(retry_base_seconds=16.0, retry_jitter=0.0, idle_seconds=4.0)
 
 
 @dataclass(frozen=True)

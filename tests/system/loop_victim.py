@@ -29,7 +29,7 @@ from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address
 from cairn.runtime.worker import Worker, WorkerSettings
 from cairn.testing.faults import Crash, FaultyStore
-from cairn.testing.play import CONVERSATION
+from cairn.testing.play import CONVERSATION, all_settled
 from cairn.testing.world import Witness, World
 
 #: Seconds that pass in a victim while one passes outside: a retry of 40 s is waited for, and 0.4 s of silence still shows.
@@ -85,7 +85,7 @@ class FastClock:
 
 
 async def serve(scenario: Scenario, order: Order) -> None:
-    """One life: until the client is done and nothing is due. SIGKILL at the point of death."""
+    """One life: until the client is done and all work is settled. SIGKILL at the point of death."""
     directory, clock, ids = Path(order.directory), FastClock(order.base), SystemIds()
     world = World(directory / "world.jsonl")
     agent = scenario.agent(world)
@@ -99,6 +99,7 @@ async def serve(scenario: Scenario, order: Order) -> None:
     owners = OwnerLocks(directory / "owners")
     async with Worker(store, [application], clock=clock, ids=ids, owners=owners, settings=settings) as worker:
         await scenario.client(conversation, world)
+        await all_settled(application, store, conversation.address)
         await worker.idle()
     await store.close()
 

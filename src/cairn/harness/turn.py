@@ -133,7 +133,9 @@ class TurnStream:
 
     def _take(self, event: ModelEvent, buffer: _Buffer) -> None:
         buffer.last_event = self._clock.monotonic()
-        buffer.any_event = True
+        if not buffer.any_event:
+            buffer.any_event = True
+            buffer.arrived.ring()  # from here on the other deadline holds, and it may be the shorter one
         if isinstance(event, TextDelta | ThinkingDelta):
             if buffer.total + len(event.text) > MESSAGE_CHARACTERS:
                 text = f"the response is longer than {MESSAGE_CHARACTERS:,} characters and was cut off"

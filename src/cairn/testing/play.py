@@ -28,6 +28,7 @@ from cairn.harness.handle import ConversationHandle, Receipt
 from cairn.harness.loop import Services
 from cairn.harness.models.protocol import Model
 from cairn.ids import Ids
+from cairn.runtime.instance import Fold
 from cairn.runtime.owners import Owners
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store, WorkerRow
@@ -99,13 +100,24 @@ async def live(
     threads: Threads | None = None,
     directory: str = ".cairn",
 ) -> None:
-    """One life of a program that serves an agent and talks to it: returns when the client has, and nothing is due."""
+    """One life of a program that serves an agent and talks to it: returns when the client has, and all work is settled."""
     services = Services(resolve=_resolve)
     application = AgentApplication(agent, services, directory)
     conversation = ConversationHandle(application, store, clock, ids, Address(agent.name, CONVERSATION))
     async with Worker(store, [application], clock=clock, ids=ids, owners=owners, threads=threads) as worker:
         await client(conversation, world)
+        await all_settled(application, store, conversation.address)
         await worker.idle()
+
+
+async def all_settled(application: AgentApplication, store: Store, address: Address) -> None:
+    """Return when every fiber of the instance has its outcome, those that back off included; a worker has to be at it."""
+    row = await store.find(address)
+    fold = Fold(application, 0 if row is None else row.n, address)
+    await fold.load(store)
+    while fold.runtime.unsettled():
+        await store.changed(fold.n, fold.head)
+        await fold.catch_up(store)
 
 
 def _resolve(model: str | Model) -> Model:
