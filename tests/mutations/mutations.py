@@ -257,8 +257,8 @@ MUTATIONS = [
         name="a live owner's work is left to it",
         promise="S4",
         file=WORKER,
-        old="exclude_owners=live)",
-        new="exclude_owners=[])",
+        old="rows = await self._due(limit, self._census.live)",
+        new="rows = await self._due(limit, frozenset())",
         tests=(f"{WORKERS}::test_a_live_workers_instances_are_left_to_it",),
     ),
     Mutation(
