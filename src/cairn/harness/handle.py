@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -59,7 +60,7 @@ class Receipt:
 
         *Raises* FiberFailed when it failed or was aborted; its message says why.
         """
-        return await self.conversation.reply(self.submission)
+        return await self.conversation.reply(self.submission, after=self.offset)
 
     async def follow(self, *, caught_up: Callable[[], None] = lambda: None) -> AsyncGenerator[Event, None]:
         """Every event from this message on, until it has settled. `caught_up` is called as by `ConversationHandle.follow`."""
@@ -179,26 +180,30 @@ class ConversationHandle:
         fold = await self._fold(row)
         return [fiber for fiber in fold.runtime.unsettled() if fiber.method == h.SUBMISSION]
 
-    async def reply(self, submission: str) -> Reply:
-        """What a submission was answered, once it has settled. *Raises* FiberFailed, NotFound."""
+    async def reply(self, submission: str, *, after: int = log.BEGINNING) -> Reply:
+        """What a submission was answered, once it has settled. `after`, an offset before its admission, saves a look at what
+        came earlier. *Raises* FiberFailed, NotFound."""
         row = await log.locate(self._store, self.address)
-        fold = await self._fold(row)
-        fiber = fold.runtime.fiber(submission)
-        if fiber is None:
-            raise NotFound(f"conversation {self.address} has no submission '{submission}'")
-        if fiber.outcome is not None:
-            return _reply(submission, fiber.outcome, fiber.result, fiber.error)
-        settled = await self._settlement(row.n, fold.head, submission)
+        if after == log.BEGINNING:
+            fold = await self._fold(row)
+            fiber = fold.runtime.fiber(submission)
+            if fiber is None:
+                raise NotFound(f"conversation {self.address} has no submission '{submission}'")
+            if fiber.outcome is not None:
+                return _reply(submission, fiber.outcome, fiber.result, fiber.error)
+            after = fold.head
+        settled = await self._settlement(row.n, after, submission)
         return _reply(submission, settled.outcome, settled.result, settled.error)
 
     async def _settlement(self, n: int, after: int, submission: str) -> r.FiberSettled:
         """Wait for the record. Batches that cannot hold it are not even decoded: most are deltas."""
         name = submission.encode()
-        async for row in log.tail(self._store, n, after):
-            if name in row.batch.records and _SETTLED in row.batch.records:
-                for record in log.decode(self._decoder, row, str(self.address)):
-                    if isinstance(record, r.FiberSettled) and record.fiber == submission:
-                        return record
+        async with aclosing(log.tail(self._store, n, after)) as rows:
+            async for row in rows:
+                if name in row.batch.records and _SETTLED in row.batch.records:
+                    for record in log.decode(self._decoder, row, str(self.address)):
+                        if isinstance(record, r.FiberSettled) and record.fiber == submission:
+                            return record
         raise AssertionError("a tail never ends")
 
     async def abort(self, submission: str | None = None, *, reason: str = "") -> bool:
