@@ -235,7 +235,8 @@ def _result(event: e.ToolCompleted) -> str:
     if event.outcome != "ok":
         return f"← {event.outcome}: {shortened(lines[-1], 60)}"
     if event.name == "edit":
-        return "←"
+        made = re.search(r"\d+ edits?", lines[0])
+        return f"← {made[0]}" if made else "←"
     noun = {"read": "line", "grep": "match", "glob": "file", "ls": "entry"}.get(event.name)
     return f"← {_many(len(lines), noun)}" if noun else "←"
 
