@@ -1,0 +1,71 @@
+"""Which calls may begin: every batch of up to four calls, in every state it can be in, against three plain rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cairn.harness.batch import startable
+from cairn.harness.submission import CallState, CallStatus
+from cairn.testing import every_choice
+
+RULES: dict[str, bool | str] = {"free": False, "alone": True, "disk": "disk", "net": "net"}
+
+Calls = Sequence[CallState]
+
+
+def rule(name: str) -> bool | str:
+    return RULES[name]
+
+
+def clashes(first: CallState, second: CallState) -> bool:
+    """Whether the two may not run at the same time."""
+    one, other = RULES[first.name], RULES[second.name]
+    return True in (one, other) or (isinstance(one, str) and one == other)
+
+
+def may_begin(calls: Calls, place: int) -> bool:
+    """In plain words: nothing before it that it clashes with is unfinished."""
+    return all(before.status is CallStatus.DONE or not clashes(before, calls[place]) for before in calls[:place])
+
+
+def test_p5_every_batch_of_four_in_every_state() -> None:
+    """P5: what begins is planned, is in source order, clashes with nothing unfinished before it, keeps to the limit; and
+    nothing that could begin is left waiting while there is room."""
+    batches = 0
+    for choose in every_choice():
+        count = choose.below(5)
+        limit = choose.one_of((1, 2, 4))
+        calls = [
+            CallState(id=str(n), name=choose.one_of(list(RULES)), status=choose.one_of(list(CallStatus))) for n in range(count)
+        ]
+        batches += 1
+
+        begun = startable(calls, rule, limit)
+
+        places = [calls.index(call) for call in begun]
+        running = sum(call.status is CallStatus.CALLED for call in calls)
+        able = [place for place in range(count) if calls[place].status is CallStatus.PLANNED and may_begin(calls, place)]
+        assert places == able[: max(0, limit - running)], (choose.answers(), calls)
+    assert batches == 3 * sum((4 * 3) ** n for n in range(5))
+
+
+def test_p5_whatever_ends_first_every_call_runs_once_and_never_beside_one_it_clashes_with() -> None:
+    """P5: played through, with every choice of which running call ends next."""
+    for choose in every_choice():
+        count = 2 + choose.below(2)
+        calls = [CallState(id=str(n), name=choose.one_of(list(RULES))) for n in range(count)]
+        order = list[str]()
+
+        while any(call.status is not CallStatus.DONE for call in calls):
+            for call in startable(calls, rule, 2):
+                call.status = CallStatus.CALLED
+                order.append(call.id)
+            running = [call for call in calls if call.status is CallStatus.CALLED]
+            assert running, "something can always run"
+            assert not any(clashes(a, b) for a in running for b in running if a is not b)
+            choose.one_of(running).status = CallStatus.DONE
+
+        assert sorted(order) == [call.id for call in calls]
+        for key in ("disk", "net"):
+            same = [call.id for call in calls if call.name == key]
+            assert [id for id in order if id in same] == same
