@@ -337,13 +337,16 @@ def test_a_cancelled_turn_keeps_what_arrived() -> None:
 # --- what is recorded -------------------------------------------------------------------------------------------------------
 
 
+def halved(character: str) -> str:
+    """As two escapes of JSON that were decoded one by one."""
+    code = ord(character) - 0x10000
+    return character if code < 0 else chr(0xD800 + (code >> 10)) + chr(0xDC00 + (code & 0x3FF))
+
+
 @given(st.text(st.characters(), max_size=30), st.integers(0, 30))
 def test_characters_that_were_cut_in_two_are_whole_again(said: str, place: int) -> None:
     """S14: the two halves of each surrogate pair, as a sloppy server sends them, are one character; text stays as it is."""
-    halves = "".join(
-        chr(0xD800 + ((ord(c) - 0x10000) >> 10)) + chr(0xDC00 + ((ord(c) - 0x10000) & 0x3FF)) if ord(c) > 0xFFFF else c
-        for c in said
-    )
+    halves = "".join(halved(character) for character in said)
 
     assert whole_characters(halves) == whole_characters(said)
     whole_characters(halves[:place]).encode()
@@ -356,8 +359,6 @@ def test_every_call_has_an_id_of_its_own(ids: list[str], taken: set[str]) -> Non
 
     names = [block.id for block in made if isinstance(block, ToolCall)]
     assert len(set(names)) == len(ids) and not taken & set(names) and all(0 < len(name) <= 64 for name in names)
-    assert all(
-        name == id
-        for name, id, earlier in zip(names, ids, range(9), strict=False)
-        if id and id not in taken | set(ids[:earlier]) | set(names[:earlier])
-    )
+    for place, id in enumerate(ids):
+        if id and id not in {*taken, *ids[:place], *names[:place]}:
+            assert names[place] == id
