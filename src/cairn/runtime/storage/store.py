@@ -223,7 +223,11 @@ class Store(Protocol):
         ...
 
     async def append(self, append: Append) -> Appended:
-        """The batch is in the log. Raises Fenced (epoch not current, or no such instance), Conflict, ProducerConflict."""
+        """The batch is in the log.
+
+        *Raises* Fenced for an owner append (epoch not current, or no such instance), NotFound for a request to no instance
+        or a blob that is not stored, Conflict, ProducerConflict.
+        """
         ...
 
     # --- reading
@@ -296,7 +300,10 @@ class Store(Protocol):
         ...
 
     async def wait_for_work(self, timeout: float | None) -> None:
-        """Return when something may have become due or changed in any process, or at `timeout`."""
+        """Return when something may have become due or changed in any process, or at `timeout`.
+
+        At once when it did since the calling task last called `due` or this: nothing is lost between looking and waiting.
+        """
         ...
 
     # --- projections and content
