@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
@@ -108,6 +109,7 @@ class Worker:
 
     async def start(self) -> None:
         """The worker is registered and claims what is due. Raises StoreError."""
+        sys.setswitchinterval(min(sys.getswitchinterval(), settings.SWITCH_SECONDS))
         lock = self._owners.hold(self.id)
         now = self.store.lease_now()
         row = WorkerRow(

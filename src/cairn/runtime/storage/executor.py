@@ -45,6 +45,10 @@ class Executor(Protocol):
         """What `work` read from committed rows."""
         ...
 
+    def glance(self, work: Callable[[Connection], T]) -> T | None:
+        """What `work`, which is short, read at once on the event loop; None when that is not to be had: use `read`."""
+        ...
+
     def version(self) -> int | None:
         """Changes when another connection has committed; None when that cannot be told just now."""
         ...
@@ -102,6 +106,9 @@ class InlineExecutor:
             return work(self._files.connection)
         except SqlError as error:
             raise store_error(error, self._where) from error
+
+    def glance(self, work: Callable[[Connection], T]) -> T | None:
+        return None  # `read` is at once here
 
     def version(self) -> int | None:
         try:

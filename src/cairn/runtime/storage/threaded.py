@@ -97,6 +97,12 @@ class ThreadedExecutor:
         self._check_open()
         return await self._readers.read(work)
 
+    def glance(self, work: Callable[[Connection], T]) -> T | None:
+        try:
+            return work(self._watch_connection)
+        except SqlError:
+            return None
+
     def version(self) -> int | None:
         try:
             [(version,)] = self._watch_connection.execute("pragma data_version")

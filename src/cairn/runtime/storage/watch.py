@@ -80,6 +80,11 @@ class Watch:
         self._known[n] = max(head, self._known.get(n, -1))
         return self._known[n]
 
+    def head(self, n: int) -> int | None:
+        """The head somebody who waits was told of; it may have moved since. None: nobody was."""
+        head = self._known.get(n, -1)
+        return head if head >= 0 else None
+
     def looked(self) -> None:
         """The running task is about to look for work: what stirs from now on wakes it."""
         task = asyncio.current_task()
