@@ -6,6 +6,7 @@ A reader needs no ownership and no process but its own: it gets bytes only from 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -45,9 +46,10 @@ async def read(store: Store, n: int, after: int = BEGINNING) -> AsyncGenerator[R
 async def tail(store: Store, n: int, after: int = BEGINNING) -> AsyncGenerator[Row, None]:
     """Every row after the offset, for ever: waits at the head for whoever appends next, in any process."""
     while True:
-        async for row in read(store, n, after):
-            yield row
-            after = row.ordinal
+        async with aclosing(read(store, n, after)) as rows:
+            async for row in rows:
+                yield row
+                after = row.ordinal
         await store.changed(n, after)
 
 
