@@ -1,0 +1,285 @@
+"""The scenes that golden histories are recordings of. `python -m tests.harness.golden_scenes` records what is missing.
+
+A new kind of record, or a new way for a submission to go, gets a scene here; a recording that exists is never made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from tests.harness import golden
+from tests.harness.playing import Scene, die, saying, scene
+
+from cairn import Agent, Context, Image, Limits, Stopping, ToolError, ToolResult, Turn
+from cairn.errors import ModelError
+from cairn.harness import records as h
+from cairn.harness.handle import ConversationHandle
+from cairn.harness.messages import Text, ToolSpec
+from cairn.harness.sandbox.protocol import ProcessInfo
+from cairn.harness.tools import Tool
+from cairn.runtime import records as r
+from cairn.testing import Crash
+from cairn.testing.play import Client, settled
+from cairn.testing.scripted import Call, Fail, Meanwhile, Reply, Say, Stall, by_turn
+from cairn.testing.world import World
+
+OVERLOAD = ModelError("overloaded", kind="overload", status=529)
+
+
+@dataclass
+class Case:
+    count: int = 0
+    name: str = ""
+
+
+def tools(agent: Agent[Any], world: World) -> None:
+    @agent.tool(repeat="safe")
+    async def look(seconds: float = 0.0) -> str:
+        """Look."""
+        await asyncio.sleep(seconds)
+        return "a tree"
+
+    @agent.tool
+    async def pay(amount: int) -> str:
+        """Pay."""
+        world.cue("paying")
+        await asyncio.sleep(10)
+        return f"paid {amount}"
+
+    @agent.tool
+    async def fail() -> str:
+        """Fail."""
+        raise ToolError("no luck")
+
+    @agent.tool
+    async def finish() -> ToolResult:
+        """Finish."""
+        return ToolResult("bye", terminate=True, details={"reason": "done"})
+
+    @agent.tool(timeout=2)
+    async def hang(ctx: Context) -> None:
+        """Hang."""
+        ctx.progress("hanging")
+        await asyncio.sleep(1_000)
+
+    @agent.tool
+    async def perish() -> None:
+        """Die."""
+        await die()
+
+    @agent.tool(repeat="resume")
+    async def ship(ctx: Context) -> str:
+        """Ship, and die between two steps the first time."""
+        await ctx.step("find", lambda: "it")
+        await ctx.step("label", lambda: "printed", repeat="keyed")
+        if world.effect("ship", ctx.call) == 1:
+            await die()
+        return await ctx.step("send", lambda: "gone", repeat="never")
+
+
+def processes(agent: Agent[Any], world: World) -> None:
+    async def run(call: Any, arguments: dict[str, Any]) -> str:
+        await call.process_started(ProcessInfo(pid=7, group=7, started=1.0, boot="b", host="h"))
+        call.progress("making")
+        await asyncio.sleep(1)
+        return "made"
+
+    agent._add(Tool(ToolSpec(name="make", description="Make.", parameters={"type": "object"}), run))
+
+
+def stateful(agent: Agent[Any], world: World) -> None:
+    @agent.tool
+    async def rename(ctx: Context[Case], name: str, seconds: float) -> str:
+        """Rename."""
+        await asyncio.sleep(seconds)
+        ctx.state.name = name
+        ctx.state.count += 1
+        return name
+
+    async def extra() -> str:
+        """Extra."""
+        return "extra"
+
+    @agent.prepare
+    def prepare(turn: Turn[Case]) -> None:
+        if turn.state.count:
+            turn.use(extra)
+            turn.instruct(f"You are {turn.state.name}.")
+
+
+def hooks(agent: Agent[Any], world: World) -> None:
+    @agent.on_message
+    async def hear() -> str:
+        return "She is in a hurry."
+
+    @agent.on_stop
+    async def check(event: Stopping) -> str | None:
+        return "Sure?" if event.continues == 0 else None
+
+    @agent.on_settled
+    async def after() -> None:
+        world.effect("after")
+
+
+def aborting(cue: str) -> Client:
+    async def client(conversation: ConversationHandle, world: World) -> None:
+        first = await conversation.send("Hello.", key="0")
+        await world.cued(cue)
+        second = await conversation.send("And?", key="1")
+        await conversation.abort(first.submission, reason="enough")
+        await settled(first)
+        await settled(second)
+
+    return client
+
+
+async def joining(conversation: ConversationHandle, world: World) -> None:
+    first = await conversation.send("Hello.", key="0")
+    await world.cued("paying")
+    second, third = await conversation.send("And?", key="1"), await conversation.send("Oh.", key="2")
+    await conversation.abort(third.submission, reason="never mind")
+    for receipt in (first, second, third):
+        await settled(receipt)
+
+
+async def sending(conversation: ConversationHandle, world: World) -> None:
+    image = Image(mime_type="image/png", data=b"png", filename="a.png")
+    await settled(await conversation.send("Look.", key="0", attachments=[image], data={"name": b'"Ann"'}))
+    push = h.Delivery(kind="signal", type="push", body="<main>", attributes={"by": "ann"})
+    await settled(await conversation.send(push, key="1"))
+
+
+def mid_stream() -> Scene:
+    worlds: list[World] = []
+    replies: Reply = [Say("I th"), Meanwhile(lambda: worlds[0].cue("mid")), Stall()]
+
+    def script(request: Any) -> Reply:
+        return replies if len(request.messages) == 1 else "Yes?"
+
+    return scene(script=script, client=aborting("mid"), define=lambda agent, world: worlds.append(world))
+
+
+def rename(name: str, seconds: int) -> Call:
+    return Call("rename", {"name": name, "seconds": seconds})
+
+
+def dying(reply: Reply, then: str) -> Scene:
+    return scene(script=by_turn([reply, then]), define=tools)
+
+
+SCENES: dict[str, tuple[str, Callable[[], Scene]]] = {
+    "text": ("A question and an answer, twice.", lambda: scene("Hi.", "Bye.", client=saying("Hello.", "Bye."))),
+    "thinking": ("Reasoning before the answer.", lambda: scene(Say("Yes.", thinking="Is it?"))),
+    "tool": ("A call between two messages.", lambda: scene([Say("I look. "), Call("look")], "A tree.", define=tools)),
+    "parallel": (
+        "Three calls; the last is the first to finish.",
+        lambda: scene([Call("look", {"seconds": n}) for n in (3, 2, 1)], "Trees.", define=tools),
+    ),
+    "wrong-calls": (
+        "Unknown, invalid, unreadable, failing, too slow.",
+        lambda: scene(
+            [Call("fly"), Call("pay", {"amount": "x"}), Call("pay", arguments_error="cut"), Call("fail"), Call("hang")],
+            "Sorry.", define=tools,
+        ),
+    ),
+    "terminate": ("A call that ends the run.", lambda: scene([Say("Bye. "), Call("finish")], define=tools)),
+    "process": ("A call in a process of its own, with progress.", lambda: scene(Call("make"), "Made.", define=processes)),
+    "state": (
+        "Parallel changes of one field, a new tool and new instructions.",
+        lambda: scene([rename("Ann", 2), rename("Bob", 1)], "Hi.", define=stateful, state=Case),
+    ),
+    "hooks": ("All three seams.", lambda: scene("Done.", "Really done.", define=hooks)),
+    "length": ("Cut off in a call, then in a text.", lambda: scene(
+        [Say("", stop="length"), Call("look")], Say("One ", stop="length"), "two.", define=tools,
+    )),
+    "refusal": ("A provider that refuses.", lambda: scene(Say("I will not.", stop="refusal"))),
+    "retry": (
+        "Overloaded, then broken in the middle, then there.",
+        lambda: scene(Fail(OVERLOAD), Fail(OVERLOAD, "One, "), "two."),
+    ),
+    "failure": ("A key that is not accepted.", lambda: scene(Fail(ModelError("no such key", kind="auth", status=401)))),
+    "stall": ("A stream that stops.", lambda: scene(Stall("One, "), "two.", limits=Limits(idle_seconds=5))),
+    "limit": ("Stopped at a limit.", lambda: scene(*[Call("look")] * 3, define=tools, limits=Limits(turns=2))),
+    "timeout": (
+        "Stopped at its deadline.",
+        lambda: scene(Call("pay", {"amount": 1}), define=tools, limits=Limits(running_seconds=5)),
+    ),
+    "abort-text": ("Aborted in the middle of a message; another waits.", mid_stream),
+    "abort-tool": (
+        "Aborted during a call; another message waits.",
+        lambda: scene(Call("pay", {"amount": 1}), "Yes?", define=tools, client=aborting("paying")),
+    ),
+    "join": (
+        "One message joins, one is aborted while it waits.",
+        lambda: scene(Call("pay", {"amount": 1}), "Both.", define=tools, client=joining),
+    ),
+    "crash-text": (
+        "The process dies in the middle of a message.",
+        lambda: scene(script=by_turn([Say("One two three four.", pause=0.1)]), crashes=[Crash(6, "after")]),
+    ),
+    "crash-call": (
+        "The process dies in a call that must not be repeated.",
+        lambda: dying([Call("look"), Call("perish")], "Hm."),
+    ),
+    "crash-steps": ("The process dies between two steps of a call.", lambda: dying(Call("ship"), "Shipped.")),
+    "deliveries": ("A message with an image, first state, and a signal.", lambda: scene(
+        Call("look"), "A tree.", "Pushed.", define=tools, client=sending, state=Case,
+    )),
+}  # fmt: skip
+
+
+def by_hand() -> list[tuple[int, bytes]]:
+    """What no agent writes yet: requests and fibers of other kinds, and a rewind."""
+    raw = msgspec.Raw(b'{"x":1}')
+    delivery = msgspec.Raw(msgspec.json.encode(h.Delivery(body="Hello.")))
+    batches: list[list[r.Record]] = [
+        [r.InstanceCreated(kind="toy", id="c", uid="inst_1", at=1.0)],
+        [r.FiberAccepted(fiber="sub_1", method=h.SUBMISSION, at=2.0, arguments=delivery, timeout_seconds=60.0)],
+        [r.InstanceClaimed(epoch=1, worker="w", at=3.0)],
+        [
+            r.FiberStarted(fiber="sub_1", at=4.0),
+            h.ContextOpened(system="Be brief.", tools=()),
+            h.TurnStarted(submission="sub_1", turn="t1", message="m1", epoch=1, at=4.0, model="m:x", includes=("sub_1",)),
+        ],
+        [
+            h.MessageCompleted(
+                submission="sub_1", turn="t1", message="m1", content=(Text(text="Hi."),), stop="stop", at=5.0, model="m:x"
+            ),
+            r.FiberSettled(fiber="sub_1", outcome="completed", at=5.0),
+        ],
+        [h.ConversationRewound(to=1, at=6.0)],
+        [r.FiberAccepted(fiber="job_1", method="research", at=7.0, arguments=raw, key="k")],
+        [r.FiberStarted(fiber="job_1", at=8.0), r.FiberStashed(fiber="job_1", value=raw)],
+        [r.SignalSent(name="ready", at=9.0, payload=raw, fiber="job_1")],
+        [r.FiberParked(fiber="job_1", name="code", at=10.0, error=r.ErrorInfo(kind="unknown_method", message="gone"))],
+        [r.AnswerGiven(call="c1", digest="d", at=11.0, answer=raw, by="ann")],
+        [r.CancelRequested(target="job_1", at=12.0)],
+        [r.DestroyRequested(at=13.0)],
+        [r.InstanceReleased(at=14.0)],
+    ]
+    return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
+
+
+def main() -> None:
+    for name, (about, play) in SCENES.items():
+        path = golden.FOLDER / f"{name}.json"
+        if path.exists():
+            continue
+        done = play()
+        (log,) = done.run.logs
+        batches = [(row.ordinal, row.batch.records) for row in log.rows]
+        hears, stops = bool(done.agent.message_hooks), bool(done.agent.stop_hooks)
+        golden.write(path, golden.make(about, batches, hears=hears, stops=stops))
+        print(f"recorded {path.name}")
+    path = golden.FOLDER / "vocabulary.json"
+    if not path.exists():
+        golden.write(path, golden.make("The records that no agent writes yet.", by_hand()))
+        print(f"recorded {path.name}")
+
+
+if __name__ == "__main__":
+    main()
