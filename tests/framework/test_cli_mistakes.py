@@ -82,7 +82,7 @@ def nothing_is_stored(shell: Shell) -> bool:
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
 def test_a_mistake_in_the_arguments_is_one_line(shell: Shell, arguments: Sequence[str], says: Sequence[str]) -> None:
-    """Decisions on exit codes: 2 means that the caller has to change something first; nothing was stored (S1)."""
+    """2 means that the caller has to change something first; nothing was stored (S1)."""
     done = shell.cairn(*arguments)
 
     is_refused(done, *says)
@@ -96,7 +96,7 @@ def test_standard_input_that_is_no_message_is_one_line(shell: Shell) -> None:
 
 
 def test_a_first_state_that_does_not_fit_names_the_field(shell: Shell) -> None:
-    """Checked before anything is admitted (S10)."""
+    """Checked before anything is admitted (S1)."""
     shell.write(
         "case.py",
         f"{SCRIPTED}\nfrom dataclasses import dataclass\n@dataclass\nclass Case:\n    customer: str = ''\n    level: int = 0\n"
@@ -293,7 +293,7 @@ signal.pause()
 def test_a_store_whose_turn_another_process_holds_is_one_line_that_names_it(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped writer blocks every other (decisions on SIGSTOP): who it is stands in the line; what was typed is not lost
+    """A stopped writer blocks every other: who it is stands in the line; what was typed is not lost
     silently, it was never stored (S1)."""
     monkeypatch.setitem(SqliteStore.__init__.__kwdefaults__, "busy_seconds", 0.3)
     shell.cairn("run", "echo.py", "hi", "--id", "1")

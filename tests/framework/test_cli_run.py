@@ -53,7 +53,7 @@ def accepted(shell: Shell, address: str) -> list[str]:
 
 @pytest.mark.parametrize("target", ["echo", "agents/echo.py", "agents/echo.py:echo"])
 def test_an_agent_is_named_by_its_name_its_file_or_both(shell: Shell, target: str) -> None:
-    """Decisions on names: what is discovered and what is pointed at is the same agent (S1: it is answered)."""
+    """What is discovered and what is pointed at is the same agent, and what is sent to it is on the log (S1)."""
     shell.write("agents/echo.py", ECHO)
 
     done = shell.cairn("run", target, "hello", "--id", "1")
@@ -63,7 +63,7 @@ def test_an_agent_is_named_by_its_name_its_file_or_both(shell: Shell, target: st
 
 
 def test_an_agent_in_a_folder_runs_with_its_instructions_and_tools(shell: Shell) -> None:
-    """A folder is the same Agent as a file: what the model was told and may call is on the log (S13)."""
+    """A folder is the same Agent as a file: what the model was told and may call is on the log."""
     shell.write("agents/clerk/agent.py", SCRIPTED + "agent = Agent(model=ScriptedModel(obedient))\n")
     shell.write("agents/clerk/instructions.md", "Be exact.\n")
     shell.write(
@@ -153,7 +153,7 @@ def test_a_message_may_come_from_standard_input(shell: Shell) -> None:
 
 
 def test_data_is_the_first_state_of_a_new_conversation_only(shell: Shell) -> None:
-    """An existing conversation keeps its state, and the person is told (S10)."""
+    """An existing conversation keeps its state, and the person is told."""
     shell.write(
         "case.py",
         f"{SCRIPTED}\nfrom dataclasses import dataclass\nfrom cairn import Context\n"
@@ -320,7 +320,7 @@ def test_a_tool_that_raises_is_one_line_that_names_the_place_and_no_traceback(sh
 
 
 def test_what_runs_after_a_settlement_has_run_when_the_command_ends(shell: Shell) -> None:
-    """`on_settled` is at least once, and a command that ends early would be the commonest reason for never (S9)."""
+    """`on_settled` is at least once, and a command that ends early would be the commonest reason for never."""
     shell.write(
         "telling.py",
         ECHO.replace("echo =", "telling =").replace('"echo"', '"telling"')
@@ -458,7 +458,7 @@ def test_a_message_sent_beside_a_live_owner_is_answered_by_it(shell: Shell) -> N
 
 @pytest.mark.system
 def test_ctrl_c_aborts_and_the_conversation_goes_on_later(shell: Shell) -> None:
-    """One settlement, aborted, 130; nothing is left unsettled (S7, F4)."""
+    """One settlement, aborted, 130; nothing is left unsettled (S7, F1)."""
     shell.write("stalling.py", STALLING)
 
     with started(shell, "run", "stalling.py", "tell me", "--id", "1") as process:
@@ -475,7 +475,7 @@ def test_ctrl_c_aborts_and_the_conversation_goes_on_later(shell: Shell) -> None:
 
 @pytest.mark.system
 def test_ctrl_c_ends_a_run_whose_tool_ignores_everything(shell: Shell) -> None:
-    """The abort settles within its bound, the thread is abandoned, and the process ends (L6, F4)."""
+    """The abort settles within its bound, the thread is abandoned, and the process ends (L6, F3)."""
     shell.write(
         "deaf.py",
         f"{SCRIPTED}\nimport time\nfrom cairn import Limits\n"
@@ -518,7 +518,7 @@ def test_ctrl_c_twice_leaves_at_once_and_the_next_run_goes_on(shell: Shell) -> N
 
 @pytest.mark.system
 def test_ctrl_c_while_a_provider_is_being_imported_does_not_wait_for_it(shell: Shell) -> None:
-    """The import is beside everything else: the message is admitted before it ends, aborted before it ends (S1, F4)."""
+    """The import is beside everything else: the message is admitted before it ends, aborted before it ends (S1, F1)."""
     shell.write("real.py", "from cairn import Agent\nreal = Agent('real', model='anthropic:claude-sonnet-4-6')\n")
     shell.write("slow/httpx2.py", "import time\ntime.sleep(600)\n")
     environment = {**os.environ, "ANTHROPIC_API_KEY": "k", "PYTHONPATH": f"slow:{os.environ.get('PYTHONPATH', '')}"}

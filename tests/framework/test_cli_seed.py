@@ -376,7 +376,7 @@ def _other_database(path: Path) -> None:
         (None, ["ls", "--limit", "many"], "not a whole number"),
         (None, ["ls", "--limit", "0"], "below 1"),
         (None, ["store"], "needs a verb: check, backup"),
-        (None, [], "needs a verb: ls"),
+        (None, [], "needs a verb: run"),
         (None, ["log"], "required: KIND/ID"),
         (None, ["doctor", "--nope"], "unrecognized arguments: --nope"),
     ],

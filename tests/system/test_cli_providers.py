@@ -74,7 +74,7 @@ def working(request: ProviderRequest) -> Reply:
 
 
 def test_the_readme_agent_is_as_short_as_it_says() -> None:
-    """Under 25 lines of code that does a job (the issue's first sentence)."""
+    """Under 25 lines of code, and the rest of this file shows that it does its job."""
     lines = [line for line in readme_agent().splitlines() if line.strip()]
 
     assert len(lines) < 25
@@ -94,7 +94,7 @@ def test_the_readme_agent_works_over_every_wire(shell: Shell, wire: str) -> None
     assert [request.wire for request in server.requests] == [wire] * 3
     assert server.requests[0].said == "Login fails for addresses with a plus"
     assert {"bash", "read", "edit", "open_ticket"} <= set(server.requests[0].tools)
-    assert "→ bash command=" in done.err
+    assert "→ bash grep -n split login.py" in done.err
     assert "split('+')" in done.err
     summary = done.err.splitlines()[-1]
     assert summary.startswith("completed · 3 requests · ")
@@ -144,7 +144,7 @@ def _run(shell: Shell, *replies: Reply, agent: str = "") -> tuple[Done, Provider
 
 
 def test_a_provider_that_is_busy_is_asked_again_when_it_says(shell: Shell) -> None:
-    """Retry-After is honoured and told in one line; the answer comes (F3)."""
+    """Retry-After is honoured and told in one line; the answer comes (T15)."""
     done, server = _run(shell, Reply.of(fault=Fail("rate_limit", retry_after="1")), Reply.of("Here I am."))
 
     assert (done.code, done.out, len(server.requests)) == (0, "Here I am.\n", 2)
@@ -162,7 +162,7 @@ def test_a_provider_that_is_busy_is_asked_again_when_it_says(shell: Shell) -> No
     ],
 )
 def test_a_failure_that_will_not_pass_is_one_clear_line(shell: Shell, kind: str, says: list[str]) -> None:
-    """Asked once, told once, exit code 1: the message is settled, and a new one can be sent when the cause is gone (S7)."""
+    """Asked once, told once, exit code 1: the message is settled, and a new one can be sent when the cause is gone (S7, T15)."""
     done, server = _run(shell, Reply.of(fault=Fail(kind)))  # type: ignore[arg-type]
 
     lines = [line for line in done.err.splitlines() if line.startswith("failed: ")]
@@ -184,7 +184,7 @@ triage = Agent(
 
 @pytest.mark.parametrize("fault", [Hang(), Break("stall", after=5)], ids=["hangs", "stalls"])
 def test_a_provider_that_falls_silent_is_one_clear_line(shell: Shell, fault: Hang | Break) -> None:
-    """Deadlines are on events, the connection is dropped, the run settles (L4)."""
+    """Deadlines are on events, the connection is dropped, the run settles (L3, F2, T15)."""
     done, _ = _run(shell, Reply.of(Say("Well, ", "no."), fault=fault), agent=IMPATIENT)
 
     lines = [line for line in done.err.splitlines() if line.startswith("failed: ")]

@@ -26,13 +26,27 @@ class Pen:
     def is_terminal(self) -> bool:
         return self._console is not None
 
+    @property
+    def columns(self) -> int | None:
+        """How many characters fit on a line; None in a pipe."""
+        width: int | None = self._console.width if self._console is not None else None
+        return width
+
     def line(self, text: str, style: str = "") -> None:
         """The text stands on lines of its own."""
         self.end_line()
         self._write(text + "\n", style)
 
+    def gap(self) -> None:
+        """An empty line between two things."""
+        self.end_line()
+        self._write("\n")
+
     def flow(self, text: str, kind: str, style: str = "") -> None:
-        """More text of a kind, where the last of that kind ended; another kind begins a new line."""
+        """More text of a kind, where the last of that kind ended; another kind begins a new line.
+
+        It is the terminal that wraps it: what is copied from the screen has the line breaks it was written with.
+        """
         if kind != self._open:
             self.end_line()
         self._write(text, style)
@@ -43,7 +57,7 @@ class Pen:
         if self._console is None or self._open:
             return
         # One column is left free: a full line would wrap, and then only its second half be erased.
-        room = max(8, self._console.width - 1)
+        room = max(8, (self.columns or 0) - 1)
         last = next((each for each in reversed(text.splitlines()) if each.strip()), "")
         self._write(visible(last.expandtabs(4))[:room], style)
         self._has_status = True

@@ -6,7 +6,7 @@ told in a line; what is open is shown, so that one can read on. The whole is alw
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 
@@ -20,11 +20,14 @@ from cairn.harness import events as e
 from cairn.harness.handle import Receipt
 from cairn.harness.messages import Usage
 
-#: Lines of a tool's result that are shown, and characters of each.
+#: Lines of a tool's result that are shown, and characters of each in a pipe; on a terminal a line is a line.
 RESULT_LINES = 6
 RESULT_COLUMNS = 200
-#: Characters of the arguments of a call that are shown.
+#: Characters of the arguments of a call that are shown, and of those that tell two results apart.
 ARGUMENT_CHARACTERS = 200
+WHICH_CHARACTERS = 40
+
+_Part = Literal["words", "work", "end"]
 
 _BEGINNINGS = {"started": "started", "continuing": "continuing", "known": "this key was sent before"}
 
@@ -40,12 +43,16 @@ class Transcript:
         self._clock = SystemClock()
         self._began = self._clock.monotonic()
         self._opening: list[str] = []
+        self._part: _Part | None = None
+        self._calls: dict[str, str] = {}
+        self._claims = 0
 
     def opened(self, receipt: Receipt, how: Beginning, *, attempts: int = 0, owner: str = "") -> None:
         self._opening = [str(receipt.conversation.address), _BEGINNINGS[how]]
         if attempts:
             self._opening.append(f"attempt {attempts if owner else attempts + 1}")
         if owner:
+            self._claims = 1
             self._opening.append(f"run by {owner}")
         if how == "started":
             self._say_opening()
@@ -58,6 +65,7 @@ class Transcript:
             return
         self._say_opening(past.summary())
         if past.text:
+            self._enter("words")
             self._pen.flow(past.text, "text")
         for call in past.open_calls.values():
             self._tool_started(call)
@@ -89,6 +97,7 @@ class Transcript:
         if event.outcome != "completed":
             why = event.error.message if event.error is not None else "no reason was recorded"
             self._pen.line(f"{event.outcome}: {shortened(why, 500)}", "red" if event.outcome == "failed" else "yellow")
+        self._enter("end")
         took = duration(self._clock.monotonic() - self._began)
         self._pen.line(" · ".join([event.outcome, *self._totals.parts(), took]), "dim")
         if again:
@@ -97,29 +106,43 @@ class Transcript:
     def _say_opening(self, summary: str = "") -> None:
         self._pen.line(" · ".join([*self._opening, *([summary] if summary else [])]), "dim")
 
+    def _enter(self, part: _Part) -> None:
+        """An empty line where words become work, or work words."""
+        if self._part is not None and self._part != part:
+            self._pen.gap()
+        self._part = part
+
     # --- events
 
     def _message_started(self, event: e.MessageStarted) -> None:
         self._pen.status(f"… {event.model}", "dim")
 
     def _delta(self, event: e.MessageDelta) -> None:
+        self._enter("words")
         self._pen.flow(event.text, event.kind, "dim italic" if event.kind == "thinking" else "")
 
     def _interrupted(self, event: e.MessageInterrupted) -> None:
         self._pen.line(f"‖ cut off ({event.reason}); {'it goes on' if event.kept else 'this part is left out'}", "yellow")
 
     def _tool_started(self, event: e.ToolStarted) -> None:
-        self._pen.line(f"→ {event.name} {_arguments(event.arguments)}", "cyan")
+        self._enter("work")
+        arguments = self._calls[event.call] = _arguments(event.arguments)
+        self._pen.line(f"→ {event.name} {arguments}", "cyan")
 
     def _tool_progress(self, event: e.ToolProgress) -> None:
         self._pen.status(f"  {visible(event.text).rstrip()}", "dim")
 
     def _tool_completed(self, event: e.ToolCompleted) -> None:
+        self._enter("work")
+        # Beside other calls it has to say which it was.
+        which = shortened(self._calls.pop(event.call, ""), WHICH_CHARACTERS) if len(self._calls) > 1 else ""
+        self._calls.pop(event.call, None)
         is_fine = event.outcome == "ok"
-        took = f" {duration(event.duration_ms / 1000)}" if event.duration_ms >= 100 else ""
-        said = "" if is_fine else f" {'outcome unknown' if event.outcome == 'unknown' else event.outcome}"
-        self._pen.line(f"{'←' if is_fine else '✗'} {event.name}{said}{took}", "green" if is_fine else "red")
-        for each in _result_lines(event.text):
+        took = duration(event.duration_ms / 1000) if event.duration_ms >= 100 else ""
+        said = "" if is_fine else "outcome unknown" if event.outcome == "unknown" else event.outcome
+        parts = ["←" if is_fine else "✗", event.name, which, said, took]
+        self._pen.line(" ".join(part for part in parts if part), "green" if is_fine else "red")
+        for each in _result_lines(event.text, (self._pen.columns or RESULT_COLUMNS) - 3):
             self._pen.line(f"  {each}", "dim")
 
     def _turn_failed(self, event: e.TurnFailed) -> None:
@@ -130,7 +153,9 @@ class Transcript:
         self._pen.line(f"✗ {shortened(event.error.message, 300)}; asking again in {wait}", "yellow")
 
     def _attempt(self, event: e.AttemptStarted) -> None:
-        if self._totals.requests:
+        # The first claim is that of the run that was asked for; a later one says that somebody else had to go on with it.
+        self._claims += 1
+        if self._claims > 1:
             self._pen.line(f"↻ taken up by another process (epoch {event.epoch})", "yellow")
 
     def _state(self, event: e.StateChanged) -> None:
@@ -173,20 +198,22 @@ class _Totals:
 
 
 def _arguments(values: dict[str, Any]) -> str:
-    """`path=src/app.py limit=20`: JSON only where it is needed to read it right."""
-    hidden = redacted(values)
+    """`path=src/app.py limit=20`, or the only value there is; JSON only where it is needed to read it right."""
+    hidden: dict[str, Any] = redacted(values)
+    if len(hidden) == 1 and isinstance(value := next(iter(hidden.values())), str):
+        return shortened(value, ARGUMENT_CHARACTERS)
     return shortened(" ".join(f"{name}={_value(value)}" for name, value in hidden.items()), ARGUMENT_CHARACTERS)
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, str) and value and len(hidden := value.split()) == 1 and '"' not in hidden[0]:
+    if isinstance(value, str) and value and not any(character.isspace() or character == '"' for character in value):
         return value
     return msgspec.json.encode(value).decode()
 
 
-def _result_lines(text: str) -> list[str]:
-    lines = visible(redacted(text)).rstrip().splitlines()
-    shown = [line[:RESULT_COLUMNS] + ("…" if len(line) > RESULT_COLUMNS else "") for line in lines[:RESULT_LINES]]
+def _result_lines(text: str, columns: int) -> list[str]:
+    lines = visible(redacted(text)).expandtabs(4).rstrip().splitlines()
+    shown = [line if len(line) <= columns else f"{line[: columns - 1]}…" for line in lines[:RESULT_LINES]]
     if len(lines) > RESULT_LINES:
         shown.append(f"… {len(lines) - RESULT_LINES} more lines")
     return shown
