@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parent / "project"
 
 #: What the agent is told, and the conversation it is told in.
-MESSAGE = "Login fails for addresses with a plus; see REPORT.md"
+MESSAGE = "Login fails with a plus; see REPORT.md"
 CONVERSATION = "login-plus"
 
 #: How fast the scripted model streams, in characters a second; 0 does not wait. For the agent's process.

@@ -74,7 +74,7 @@ class Screen:
         self._end_line()
         shell = f"; its command after {_milliseconds(death.children_seconds)}" if death.children else ""
         self.line((f"✗ kill -9 {death.pid}", "bold red"), (f" · dead after {_milliseconds(death.dead_seconds)}{shell}", "red"))
-        self.line((f"{INDENT}{death.landed}; {_so_far(death)} in the log", "red"))
+        self.paragraph("", f"{death.landed}; {_so_far(death)} in the log", "red")
 
     def resumed(self, seconds: float | None) -> None:
         """Another process owns the conversation."""
@@ -86,10 +86,7 @@ class Screen:
         self._end_line()
         self.line()
         for mark, style, text in _findings(report):
-            first, *rest = textwrap.wrap(text, self._width - len(INDENT)) or [""]
-            self.line((f"{mark} ", style), (first, style if mark != "✓" else ""))
-            for more in rest:
-                self.line((f"{INDENT}{more}", style if mark != "✓" else ""))
+            self.paragraph(mark, text, "" if mark == "✓" else style, mark_style=style)
         self.line()
         store = f"{report.folder}/.cairn/cairn.db"
         self.line((f"{INDENT}cairn log triage/login-plus --store {store}", ""))
@@ -161,6 +158,11 @@ class Screen:
         for text, style in parts:
             self._write(text, style)
         self._newline()
+
+    def paragraph(self, mark: str, text: str, style: str, *, mark_style: str = "") -> None:
+        """Wrapped text behind a mark of one character, or none."""
+        for place, part in enumerate(textwrap.wrap(text, self._width - len(INDENT)) or [""]):
+            self.line((f"{mark if place == 0 else '':<{len(INDENT)}}", mark_style), (part, style))
 
     def _space(self, space: str) -> None:
         self._flush_word()
