@@ -54,6 +54,7 @@ class World:
     simulation: Simulation
     store: SqliteStore
     history: History
+    storm_seconds: float = STORM_SECONDS
     alive: dict[str, Process] = field(default_factory=dict)
     workers: list[Process] = field(default_factory=list)
     faces: dict[Process, FaultyStore] = field(default_factory=dict)
@@ -190,8 +191,9 @@ async def client(world: World, process: Process) -> None:
     names = sorted(methods(world, process))
     sender = Client(world.face(process), Toy(), clock=process.clock, ids=process.ids)
     dice = process.ids
-    for number in range(REQUESTS):
-        await process.clock.sleep(dice.random() * 2 * STORM_SECONDS / REQUESTS)
+    pause = STORM_SECONDS / REQUESTS
+    for number in range(int(world.storm_seconds / pause)):
+        await process.clock.sleep(dice.random() * 2 * pause)
         id, method = str(int(dice.random() * INSTANCES)), names[int(dice.random() * len(names))]
         for _ in range(1 + (dice.random() < 0.2)):
             receipt = await insist(process, lambda: sender.accept(id, method, key=f"{process.name}-{number}"))  # noqa: B023
@@ -213,7 +215,7 @@ async def weather(world: World, *, jumps: bool) -> None:
     """Kills, freezes beyond the lease, cuts from the store, sets clocks, until the storm is over."""
     simulation, dice = world.simulation, world.simulation.random
     kinds = ("kill", "pause", "cut", "jump") if jumps else ("kill", "pause", "cut")
-    while simulation.now() < STORM_SECONDS:
+    while simulation.now() < world.storm_seconds:
         await asyncio.sleep(dice.expovariate(1 / 40))
         index = dice.randrange(len(world.workers))
         worker = world.workers[index]
@@ -232,11 +234,11 @@ async def weather(world: World, *, jumps: bool) -> None:
                 worker.clock.jump(dice.choice((-3600, -5, 5, 3600)))
 
 
-async def run_world(simulation: Simulation, *, jumps: bool) -> Outcome:
+async def run_world(simulation: Simulation, *, jumps: bool, storm_seconds: float = STORM_SECONDS) -> Outcome:
     """The storm, then ten healed minutes in which everything accepted has to settle."""
     store = SqliteStore(":memory:", inline=True, clock=simulation.clock, ids=simulation.ids)
     await store.open()
-    world = World(simulation, store, History(simulation.note))
+    world = World(simulation, store, History(simulation.note), storm_seconds)
     for number in range(simulation.random.randint(3, 5)):
         world.start_worker(f"w{number}")
     clients = [simulation.process(f"c{number}", lambda p: client(world, p)) for number in range(CLIENTS)]
