@@ -7,6 +7,7 @@ reads the log, from outside, and sends one signal. What it says at the end it ha
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -97,8 +98,8 @@ class _Demo:
         self._clock = SystemClock()
         self._seed = request.seed if request.seed is not None else int(SystemIds().random() * moment.SEEDS)
         self._moment = moment.choose(self._seed, is_real=request.model is not None)
-        # With --json the story goes to where nobody reads it; its end is the document.
-        self._screen: Screen = Screen(open(os.devnull, "w") if request.json else None)  # noqa: SIM115 - lives as long as this
+        # With --json nobody reads the story; its end is the document.
+        self._screen: Screen = Screen(io.StringIO() if request.json else None)
 
     async def run(self) -> int:
         """Everything, and the exit code."""
@@ -113,7 +114,8 @@ class _Demo:
         async with self._store() as store:
             tail = _Tail(store, self._screen)
             death = await self._first_life(tail, shown)
-            if death is not None:
+            # A kill may come too late, while the worker takes leave: then the same command would be a new message.
+            if death is not None and not tail.standing.is_settled:
                 await self._second_life(tail, shown, death)
             report = await self._report(store, tail.standing, death, self._clock.monotonic() - started)
         if self._request.json:
