@@ -25,7 +25,7 @@ from cairn.harness.settling import Reply
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
-from cairn.runtime.instance import WAKE, Fold
+from cairn.runtime.instance import Fold, wake_now
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import (
     Address,
@@ -33,7 +33,6 @@ from cairn.runtime.storage.store import (
     Append,
     Batch,
     Creation,
-    Due,
     InstanceRow,
     Store,
 )
@@ -121,7 +120,7 @@ class ConversationHandle:
         request = Append(
             n=0,
             batch=self._batch(accepted),
-            due=(Due(WAKE, now),),
+            due=(wake_now(now),),
             admission=admission,
             blobs=tuple(image.blob for image in delivery.attachments if image.blob is not None),
         )
@@ -218,7 +217,7 @@ class ConversationHandle:
         row = await log.locate(self._store, self.address)
         now = self._clock.wall()
         asked = r.AbortRequested(at=now, fiber=submission, reason=reason)
-        await self._store.append(Append(n=row.n, batch=self._batch(asked), due=(Due(WAKE, now),)))
+        await self._store.append(Append(n=row.n, batch=self._batch(asked), due=(wake_now(now),)))
         return True
 
     async def _fold(self, row: InstanceRow, at: int | None = None) -> Fold:
