@@ -136,7 +136,7 @@ class Fold:
             if decoded.format != _CHECKPOINT_FORMAT:
                 return
             state = self.application.load(bytes(decoded.application))
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         self.runtime, self.state, self.head = decoded.runtime, state, ordinal
         self.checkpoint_bytes = len(data)

@@ -57,7 +57,7 @@ def decode(decoder: msgspec.json.Decoder[list[Record]], row: Row, where: str) ->
     """The records of a row. Raises StoreCorrupt when they are not what this code knows (S14)."""
     try:
         return decoder.decode(row.batch.records)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreCorrupt(
             f"{where}, ordinal {row.ordinal}: the stored batch does not fit this version's records: {error}. "
             f"Read it with the version that wrote it, or a newer one"
