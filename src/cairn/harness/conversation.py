@@ -45,7 +45,7 @@ class _Saved(msgspec.Struct):
     heads: list[Head]
     unanswered: int | None
     arguments: dict[str, msgspec.Raw]
-    call_ids: set[str]
+    call_ids: list[str]
     has_images: bool
 
 
@@ -66,7 +66,7 @@ class Conversation:
         self.has_images = False
         self.arguments: dict[str, msgspec.Raw] = {}
         """What the calls of the open turn were called with, by call."""
-        self.call_ids: set[str] = set()
+        self.call_ids: list[str] = []
         """The ids of all calls of the submission at work."""
         self._heads: list[Head] = []
         self._refs: list[Ref] = []
@@ -266,7 +266,7 @@ def _turn_started(self: Conversation, record: h.TurnStarted, ordinal: int) -> No
     self._flush_results(ordinal)
     self.arguments = {}
     if record.submission in record.includes:
-        self.call_ids = set()
+        self.call_ids = []
     for number, note in enumerate(record.notes):
         if note.kind in _BEFORE:
             self._add_note(note, ordinal, record.turn, record.at, number)
@@ -304,7 +304,7 @@ def _completed(self: Conversation, record: h.MessageCompleted, ordinal: int) -> 
     entry.content, entry.state, entry.usage, entry.model = record.content, "completed", record.usage, record.model
     entry.ended = ordinal
     self._parts = []
-    self.call_ids.update(call.id for call in entry.calls)
+    self.call_ids.extend(call.id for call in entry.calls)
     index = self._index[record.message]
     if record.content:
         self._refer("m", index, ordinal)
