@@ -162,7 +162,7 @@ def test_a_provider_that_is_busy_is_asked_again_when_it_says(shell: Shell) -> No
     ],
 )
 def test_a_failure_that_will_not_pass_is_one_clear_line(shell: Shell, kind: str, says: list[str]) -> None:
-    """Asked once, told once, exit code 1: the message is settled, and a new one can be sent when the cause is gone (S7, T15)."""
+    """Asked once, told once, exit code 1: the message is settled, a new one can be sent when the cause is gone (S7, T15)."""
     done, server = _run(shell, Reply.of(fault=Fail(kind)))  # type: ignore[arg-type]
 
     lines = [line for line in done.err.splitlines() if line.startswith("failed: ")]
