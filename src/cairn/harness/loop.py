@@ -43,6 +43,10 @@ from cairn.runtime.storage.store import Durability
 
 logger = logging.getLogger("cairn.harness")
 
+#: Records that decisions may add before something reaches outside: a few for each call of a message, and the settlements of
+#: all who joined. More is a circle in the table, and stops the instance instead of filling the memory.
+STAGED_MAX = 10_000
+
 
 class Loop:
     """One attempt at one submission."""
@@ -91,7 +95,12 @@ class Loop:
             view = attempt.view(staged)
             action = self._decide(view)
             if action in recovery.PURE:
-                staged += self._pure[action](view)
+                made = self._pure[action](view)
+                assert made, f"'{action.value}' of {attempt.fiber.id} added nothing, so it would be decided again for ever"
+                staged += made
+                assert len(staged) <= STAGED_MAX, (
+                    f"{len(staged)} records of {attempt.fiber.id} lead to no effect: {action.value}"
+                )
                 continue
             if action is Action.WAIT:
                 staged.append(self._park(view))
