@@ -1,8 +1,8 @@
 """How a submission stops before its time, or goes on after it could have: aborts, deadlines, limits, hooks, messages that
 join. P13 to P18 in our words, F1, F2, F3, F5, F9.
 
-What the reference calls steering is a message admitted while the agent is busy: it joins at the next turn. A follow-up is
-one that finds the model at its end: it joins too, and the model goes on. Its queues have two modes (P14), ours one: all
+What other loops call steering is a message admitted while the agent is busy: it joins at the next turn. A follow-up is
+one that finds the model at its end: it joins too, and the model goes on. Their queues have two modes (P14), ours one: all
 that wait join at once, in order of admission. `continue` (P16) is a new message here, `finish_turn` (P18) is `on_stop`;
 `prompt` while running (P17) is no error but a message that waits.
 """

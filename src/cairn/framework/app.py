@@ -108,16 +108,13 @@ class App:
             self._applications[name] = AgentApplication(agent, services, directory)
         self._listeners.start()
         if self._serve:
-            worker = Worker(
-                self._store,
-                list(self._applications.values()),
-                clock=self._clock,
-                ids=self._ids,
-                owners=owners,
-                settings=self._settings,
-                only=self._only,
-            )
-            await worker.start()
+            applications = list(self._applications.values())
+            worker = Worker(self._store, applications, clock=self._clock, ids=self._ids, owners=owners, settings=self._settings)
+            try:
+                await worker.start()
+            except BaseException:
+                await self._close()
+                raise
             self._worker = worker
         return self
 
@@ -129,12 +126,15 @@ class App:
                 self._worker.stop()
                 await asyncio.shield(self._worker.join())
         finally:
-            await self._listeners.stop()
-            for model in self._models.values():
-                await _close(model)
-            if not self._is_foreign:
-                await self.store.close()
-            self._store, self._worker = None, None
+            await self._close()
+
+    async def _close(self) -> None:
+        await self._listeners.stop()
+        for model in self._models.values():
+            await _let_go(model)
+        if not self._is_foreign:
+            await self.store.close()
+        self._store, self._worker = None, None
 
     @property
     def _is_foreign(self) -> bool:
@@ -172,7 +172,7 @@ class App:
                 await self._resolve(agent.model).warm()
 
 
-async def _close(model: Model) -> None:
+async def _let_go(model: Model) -> None:
     """Let go of a model's connections, if it keeps any."""
     close = getattr(model, "aclose", None)
     if close is not None:

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cairn.harness.events import Event, EventStream
 from cairn.runtime.records import Record
@@ -29,17 +30,20 @@ class Listeners:
         self._listeners = tuple(listeners)
         self._queues: list[asyncio.Queue[tuple[Address, Event]]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._streams: dict[int, EventStream] = {}
+        self._streams: WeakKeyDictionary[Any, EventStream] = WeakKeyDictionary()
 
     def committed(self, instance: Any, ordinal: int, records: Sequence[Record]) -> None:
         """Told by the loop after each commit."""
         if not self._listeners:
             return
-        stream = self._streams.setdefault(instance.n, EventStream())
+        stream = self._streams.get(instance)
+        if stream is None:
+            stream = self._streams[instance] = EventStream()
         for event in stream.feed(records, ordinal):
             for queue in self._queues:
                 if queue.full():
                     queue.get_nowait()
+                    queue.task_done()
                     logger.warning("a listener is %d events behind; its oldest one is dropped", WAITING_MAX)
                 queue.put_nowait((instance.address, event))
 

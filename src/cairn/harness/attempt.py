@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,7 +38,7 @@ class Services:
 
     resolve: Callable[[str | Model], Model]
     committed: Callable[[Any, int, Sequence[r.Record]], None] = lambda instance, ordinal, records: None
-    """Told after each commit, in order; must not raise and must not wait."""
+    """Told of each batch of an instance at work here, in order; must not raise and must not wait."""
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Attempt:
         self.conversation: Conversation = fiber.instance.state
         self._sandbox_tools = tuple(sandbox_tools)
         self._rendered: tuple[str, Rendered] | None = None
+        # By the instance and not after an append: whoever is cancelled while it writes would not come back to tell.
+        self.instance.on_written = partial(services.committed, self.instance)
 
     # --- where it stands
 
@@ -106,11 +109,10 @@ class Attempt:
     # --- the log
 
     async def commit(self, records: Sequence[r.Record], durability: Durability = Durability.FACT) -> None:
-        """The records are in the log and folded, and the embedder knows. In more than one batch only when they would not
-        fit into one. *Raises* Fenced, StoreError."""
+        """The records are in the log and folded. In more than one batch only when they would not fit into one. *Raises*
+        Fenced, StoreError."""
         for batch in batches(records):
-            ordinal = await self.instance.append(batch, durability=durability, blobs=blobs_of(batch))
-            self.services.committed(self.instance, ordinal, batch)
+            await self.instance.append(batch, durability=durability, blobs=blobs_of(batch))
 
     def settled(
         self, control: Control, kind: r.Outcome, error: r.ErrorInfo | None = None, result: msgspec.Raw = r.NULL

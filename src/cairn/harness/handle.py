@@ -105,7 +105,10 @@ class ConversationHandle:
         delivery = message if isinstance(message, h.Delivery) else h.Delivery(body=message)
         if attachments:
             delivery = msgspec.structs.replace(delivery, attachments=(*delivery.attachments, *attachments))
+        _check_delivery(delivery)
         check_key(key)
+        if data:
+            data = self._application.agent.first_state(data)
         images = Images(self._store, self.address.tenant)
         stored = await images.store(delivery.attachments)
         delivery = msgspec.structs.replace(delivery, attachments=stored)
@@ -241,6 +244,14 @@ def _keyed_id(address: Address, key: str) -> str:
     """The same for the same key, so that a client which lost the answer can compute the id it would have got."""
     text = "\n".join(("cairn-submission", address.tenant, address.kind, address.id, key))
     return f"sub_ik_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _check_delivery(delivery: h.Delivery) -> None:
+    """Raises UsageError for a message no provider would take, or no log."""
+    if delivery.kind == "user" and not delivery.body.strip() and not delivery.attachments:
+        raise UsageError("an empty message was sent; it needs words, or an attachment")
+    if not _is_text(delivery.body):
+        raise UsageError("the message is not UTF-8 text: it holds half of a surrogate pair")
 
 
 def check_key(key: str | None) -> None:

@@ -164,6 +164,8 @@ class Instance(Fold):
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False
+        self.on_written: Callable[[int, Sequence[r.Record]], None] = lambda ordinal, records: None
+        """Told of each batch written here, once it is durable and folded, in order; must not raise and must not wait."""
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
         self._observers: list[Callable[[], None]] = []
@@ -339,6 +341,7 @@ class Instance(Fold):
             self.apply(records, ordinal, 256)
         else:
             await self.catch_up(self.store, ordinal)
+        self.on_written(ordinal, records)
         self.announce()
 
     def _fenced_text(self) -> str:
