@@ -1,9 +1,9 @@
 """What a follower is told, literally and in order, for each thing that can happen in a submission.
 
-The event names known from other loops map to ours so: agent_start/agent_end are submission.started/submission.settled; message_start/end of
-a user's message is submission.accepted; tool_execution_* are tool.*; an `error` or `aborted` message is message.interrupted
-or turn.failed. P3 (custom message roles), P8 and P11 (hooks before and after a tool) have no counterpart: our face has no
-such seam, and a tool that needs one calls what it wraps.
+The event names known from other loops map to ours so: agent_start/agent_end are submission.started/submission.settled;
+message_start/end of a user's message is submission.accepted; tool_execution_* are tool.*; an `error` or `aborted` message
+is message.interrupted or turn.failed. P3 (custom message roles), P8 and P11 (hooks before and after a tool) have no
+counterpart: our face has no such seam, and a tool that needs one calls what it wraps.
 """
 
 from __future__ import annotations
