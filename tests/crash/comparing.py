@@ -3,7 +3,9 @@
 Both logs are brought into one form, and the forms must be equal. The form leaves out what a crash is allowed to change:
 
 1. claims and releases, epochs, attempts, times, usage and durations; ids are named by their first appearance;
-2. how deltas were batched, how much of an aborted message was said, and where requests stand between the owner's records;
+2. how deltas were batched, how much of an aborted message was said, and where requests and the end of a submission that
+   was aborted before it had a turn stand between the other records, and whether that one was started at all; a request that
+   a client repeats is one;
 3. the order of the records of different calls of one message (they are grouped by call), conflicts between their drafts,
    and the intent of a keyed step that is repeated;
 4. a message that was closed by the crash and the turn that goes on after it are one turn: its text is what both said. The
@@ -88,17 +90,20 @@ class Form:
     requests: list[Json] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)
     """Turns, and the records between them, in order."""
+    aside: dict[str, list[Json]] = field(default_factory=dict)
+    """What became of fibers that have no part in any turn: they run beside the others."""
 
 
 def form_of(records: list[Json]) -> Form:
     """The log's form. Asserts on the way what holds of every log by itself."""
     form, turn = Form(), Turn("", [], [])
+    in_turns = {id for r in records if r["type"] == "turn.started" for id in (r["submission"], *r.get("includes", ()))}
     for record in records:
         tag = record["type"]
         if tag in _ATTEMPTS or tag.startswith("tool.pro"):
             continue
         if tag in _REQUESTS or (tag == "fiber.accepted" and record["method"] == "submission"):
-            form.requests.append(_bare(record))
+            form.requests += [] if _bare(record) in form.requests else [_bare(record)]
         elif tag == "turn.started":
             turn = _begin(form, turn, record)
         elif tag in _OF_TURN:
@@ -106,6 +111,8 @@ def form_of(records: list[Json]) -> Form:
         elif (call := record.get("call") or record.get("scope")) in turn.calls:
             is_repeated = tag == "fiber.step.started" and record["repeat"] == "keyed" and _bare(record) in turn.calls[call]
             turn.calls[call] += [] if is_repeated else [_bare(record)]
+        elif record.get("fiber", "").startswith("sub_") and record["fiber"] not in in_turns:
+            form.aside.setdefault(record["fiber"], []).extend([] if tag == "fiber.started" else [_bare(record)])
         else:
             form.items.append(_bare(record))
     form.requests.sort(key=lambda request: json.dumps(request, sort_keys=True))
@@ -200,7 +207,7 @@ def assert_equal(scenario: Scenario, expected: Run, run: Run) -> None:
     _allow_unknown(want, got, _unknown_by_right(run.records), scenario.open_end)
     _allow_shorter(want, got)
     want, got = named(want), named(got)
-    assert got["requests"] == want["requests"]
+    assert (got["requests"], got["aside"]) == (want["requests"], want["aside"])
     for position, (one, other) in enumerate(zip(want["items"], got["items"], strict=False)):
         assert other == one, f"item {position} is\n  {other}\nand not\n  {one}"
     assert len(got["items"]) == len(want["items"]), got["items"][len(want["items"]) :] or want["items"][len(got["items"]) :]
@@ -216,7 +223,7 @@ def _allow_shorter(want: Json, got: Json) -> None:
 
 def _shown(form: Form) -> Json:
     items = [item.form() if isinstance(item, Turn) else item for item in form.items]
-    return {"requests": form.requests, "items": items}
+    return {"requests": form.requests, "items": items, "aside": form.aside}
 
 
 def _unknown_by_right(records: list[Json]) -> set[str]:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from cairn import Agent, Context, Limits, Settled, Stopping, ToolError, ToolResult
+from cairn import Agent, Context, Limits, Settled, Stopping, ToolError, ToolResult, Turn, tool
 from cairn.errors import ModelError
 from cairn.harness.handle import ConversationHandle
 from cairn.harness.models.protocol import ModelRequest
@@ -405,6 +405,62 @@ async def joining(conversation: ConversationHandle, world: World) -> None:
     await settled(second)
 
 
+def join_stream(world: World) -> Agent:  # type: ignore[type-arg]
+    """A message arrives while the model answers: it is answered by the next turn, and both settle with that."""
+    return agent_of(world, [say("I think "), Meanwhile(lambda: world.cue("running")), say("that is all.")], "And the second.")
+
+
+def abort_queued(world: World) -> Agent:  # type: ignore[type-arg]
+    """The second message is aborted while it waits behind the first: the model never sees it."""
+    return join(world)
+
+
+async def aborting_second(conversation: ConversationHandle, world: World) -> None:
+    first = await conversation.send("first", key="first")
+    second = await conversation.send("second", key="second")
+    await conversation.abort(second.submission, reason="never mind")
+    await settled(second)
+    await settled(first)
+
+
+def abort_parked(world: World) -> Agent:  # type: ignore[type-arg]
+    """Aborted while it waits for a retry: it does not wait for that."""
+    return agent_of(world, Fail(ModelError("overloaded", kind="overload")), limits=Limits(retry_base_seconds=1_000.0))
+
+
+async def aborting_parked(conversation: ConversationHandle, world: World) -> None:
+    first = await conversation.send("first", key="first")
+    await asyncio.sleep(12)
+    await conversation.abort(first.submission, reason="too long")
+    await settled(first)
+
+
+def dynamic(world: World) -> Agent:  # type: ignore[type-arg]
+    """Tools and instructions that follow the state: each change is told once, at the tail."""
+    agent = agent_of(world, Call("unlock"), Call("open_door"), "It is open.", state=Purse)
+
+    @agent.tool(repeat="safe")
+    async def unlock(ctx: Context[Purse]) -> str:
+        """Unlock."""
+        ctx.state.coins = 7
+        return "unlocked"
+
+    @tool(repeat="safe")
+    async def open_door(ctx: Context[Purse]) -> str:
+        """Open."""
+        ctx.state.owner = "open"
+        return "opened"
+
+    @agent.prepare
+    def prepare(turn: Turn[Purse]) -> None:
+        if turn.state.coins and not turn.state.owner:
+            turn.use(open_door)
+        if turn.state.owner:
+            turn.instruct("The door is open.")
+
+    return agent
+
+
 def stopping(world: World) -> Agent:  # type: ignore[type-arg]
     agent = agent_of(world, "Done.", "Now really done.")
 
@@ -474,6 +530,10 @@ SCENARIOS = (
     Scenario("retry", retry, sending("first"), ("Well, I am back.",)),
     Scenario("stall", stall, sending("first"), ("Well, I am back.",)),
     Scenario("join", join, joining, ("Both answered.", "Both answered."), {"look": 1}, repeats=("look",)),
+    Scenario("join-stream", join_stream, joining, ("And the second.", "And the second.")),
+    Scenario("abort-queued", abort_queued, aborting_second, ("Both answered.", "never mind"), {"look": 1}, repeats=("look",)),
+    Scenario("abort-parked", abort_parked, aborting_parked, ("too long",)),
+    Scenario("dynamic", dynamic, sending("first"), ("It is open.",), state={"coins": 7, "owner": "open"}),
     Scenario("on-stop", stopping, sending("first"), ("Now really done.",), {"asked": 2}, repeats=("asked",)),
     Scenario(
         "hooks", hooks, sending("first"), ("Hello, Ann.",), {"heard": 1, "after": 1}, {"owner": "Ann"},
@@ -485,5 +545,6 @@ SCENARIOS = (
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
-#: The five smallest by their number of durable writes, and one with a `never` tool: of these, every pair of crash points.
-SMALLEST = ("given-up", "hurried", "running-timeout", "plain", "safe", "one-tool")
+#: Of these every pair of crash points is tried: the five with the fewest durable writes, one with a `never` tool, and one in
+#: which two submissions are at work at a time.
+PAIRED = ("given-up", "hurried", "running-timeout", "plain", "safe", "one-tool", "abort-queued")

@@ -13,7 +13,7 @@ from functools import cache
 
 import pytest
 from tests.crash.comparing import assert_equal, check_run
-from tests.crash.scenarios import BY_NAME, SCENARIOS, SMALLEST
+from tests.crash.scenarios import BY_NAME, PAIRED, SCENARIOS
 
 from cairn.testing import Crash, crash_points, seeds
 from cairn.testing.play import Run, play
@@ -65,9 +65,9 @@ def test_an_agent_in_the_middle_of_anything_survives_a_crash_at_every_durable_ap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", PAIRED)
 def test_a_crash_during_the_recovery_from_a_crash_changes_nothing_either(name: str) -> None:
-    """T3, S1 to S11: every pair of crash points of the smallest scenarios; the second one counts the second life."""
+    """T3, S1 to S11: every pair of crash points of seven scenarios; the second one counts in the second life."""
     pairs = 0
 
     for first in crash_points():
@@ -81,7 +81,7 @@ def test_a_crash_during_the_recovery_from_a_crash_changes_nothing_either(name: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SMALLEST])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in PAIRED])
 def test_two_crashes_anywhere_change_nothing_and_neither_does_the_schedule(name: str) -> None:
     """T3, S1 to S11: of the larger scenarios, pairs of points and schedules by chance, from the seed."""
     for seed in seeds(12):

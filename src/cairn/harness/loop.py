@@ -86,9 +86,10 @@ class Loop:
         await self._end_leftovers()
         started = attempt.fiber.state.phase is not Phase.RUNNING
         staged: list[r.Record] = [r.FiberStarted(fiber=attempt.fiber.id, at=attempt.now())] if started else []
-        if staged and attempt.instance.runtime.crashed:
+        if staged and attempt.instance.runtime.crashed and attempt.fiber.state.abort is None:
             # The agent's own code runs while the first turn is prepared. If that is what killed the owner before this one,
-            # the attempt has to be durable first, or nobody would ever count it (L3).
+            # the attempt has to be durable first, or nobody would ever count it (L3). One that is only started to be aborted
+            # runs beside the one at work: its start and its end are one commit, so that it is never the one at work.
             await attempt.commit(staged)
             staged = []
         while True:

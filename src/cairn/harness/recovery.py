@@ -220,7 +220,12 @@ def is_aside(control: Control, submission: str) -> bool:
 
 
 def joining(control: Control, runtime: RuntimeState) -> list[str]:
-    """The messages the next turn would take in beside its own: the queue, up to the first that is to be aborted."""
+    """The messages the next turn would take in beside its own: the queue, up to the first that is to be aborted.
+
+    None while an answer is half said: the model is asked to go on after its last character, and not to read on first.
+    """
+    if control.half_said:
+        return []
     found: list[str] = []
     for id in control.queue:
         fiber = runtime.fibers.get(id)

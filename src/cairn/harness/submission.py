@@ -77,6 +77,8 @@ class Control(msgspec.Struct, omit_defaults=True):
     turn_epoch: int = 0
     kept_text: bool = False
     """The open message holds text worth keeping (not only reasoning)."""
+    half_said: bool = False
+    """Text of an answer was kept and the model has been, or will be, asked to continue it; it has not finished it yet."""
     calls: list[CallState] = []
     stop: str = ""
     failures: int = 0
@@ -165,7 +167,7 @@ def _delta(control: Control, record: h.MessageDelta) -> None:
 
 def _completed(control: Control, record: h.MessageCompleted) -> None:
     _expect(control, record, Stage.OPEN, Stage.PARTIAL)
-    control.failures, control.error, control.stop = 0, None, record.stop
+    control.failures, control.error, control.stop, control.half_said = 0, None, record.stop, False
     usage = record.usage
     control.tokens += usage.input + usage.cache_read + usage.cache_write + usage.output
     control.cost += record.usage.cost or 0.0
@@ -197,6 +199,7 @@ def _interrupted(control: Control, record: h.MessageInterrupted) -> None:
     _expect(control, record, Stage.OPEN, Stage.PARTIAL)
     control.stage = Stage.INTERRUPTED
     control.kept_text = record.keep
+    control.half_said = control.half_said or record.keep
 
 
 def _failed(control: Control, record: h.TurnFailed) -> None:

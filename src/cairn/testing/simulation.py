@@ -26,6 +26,7 @@ import inspect
 import logging
 import os
 import random
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -267,9 +268,11 @@ def _discard(simulation: Simulation) -> None:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # what a dead process would say about its own end
     try:
-        for task in sorted(asyncio.all_tasks(simulation.loop), key=lambda task: task.get_name()):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            _close(task.get_coro())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # "was never awaited": nor will it be
+            for task in sorted(asyncio.all_tasks(simulation.loop), key=lambda task: task.get_name()):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                _close(task.get_coro())
     finally:
         logging.disable(disabled)
     simulation.loop.close()
