@@ -27,6 +27,10 @@ from cairn.testing.world import World
 
 ROOT = Path(__file__).parents[2]
 
+#: Here two processes race: whether the abort or the turn that includes its message comes first is chance. Only what holds
+#: of every run is asked of these.
+RACES = frozenset({"abort-queued"})
+
 pytestmark = pytest.mark.system
 
 
@@ -98,7 +102,8 @@ def test_a_process_killed_in_the_middle_of_anything_is_continued_by_another(
 
         assert (died, finished) == (-signal.SIGKILL, 0), f"{when} {at}"
         check_run(scenario, run)
-        assert_equal(scenario, expected, run)
+        if name not in RACES:
+            assert_equal(scenario, expected, run)
 
 
 def test_a_process_that_is_killed_again_and_again_finishes_in_the_end(victims: Victims, tmp_path: Path) -> None:
