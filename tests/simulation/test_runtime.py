@@ -11,8 +11,8 @@ from cairn.runtime.state import FiberState
 from cairn.testing import seeds, simulate
 
 #: Seeds of the storm in CI; `CAIRN_TEST_SEEDS` runs more.
-SEEDS = 36
-JUMPING_SEEDS = 12
+SEEDS = 24
+JUMPING_SEEDS = 8
 REPEATED_SEEDS = 2
 
 EXHAUSTED = ("failed", "attempts_exhausted")
