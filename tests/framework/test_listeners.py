@@ -16,6 +16,7 @@ from cairn.harness import records as h
 from cairn.harness.events import Event
 from cairn.runtime import records as r
 from cairn.runtime.storage.store import Address
+from cairn.testing import Simulation, simulate
 from cairn.testing.scripted import Call, Say, ScriptedModel
 
 
@@ -114,16 +115,17 @@ def test_a_listener_that_is_far_behind_loses_the_oldest_and_is_told(
     monkeypatch.setattr(module, "WAITING_MAX", 3)
     heard: list[int] = []
 
-    async def main() -> None:
+    async def main(simulation: Simulation) -> None:
         listeners = Listeners([lambda address, event: heard.append(event.offset)])
         listeners.start()
         delta = h.MessageDelta(message="m", block=0, kind="text", text="x")
         for ordinal in range(10):
             listeners.committed(Instance, ordinal, [delta])
         await listeners.stop()
+        assert simulation.now() == 0, "what was dropped is not waited for"
 
     with caplog.at_level(logging.WARNING):
-        asyncio.run(main())
+        simulate(main, seed=0)
 
     assert heard == [7, 8, 9] and "a listener is 3 events behind" in caplog.text
 

@@ -18,8 +18,15 @@ from tests.harness.playing import Scene, scene, told
 from cairn import Agent, Context, Turn
 from cairn.errors import Conflict, ModelError
 from cairn.harness import records as h
+from cairn.harness.application import AgentApplication
+from cairn.harness.attempt import Attempt, Services
 from cairn.harness.handle import ConversationHandle, Receipt
 from cairn.runtime import records as r
+from cairn.runtime.fiber import Fiber
+from cairn.runtime.instance import Instance
+from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage.store import Address, WorkerRow
+from cairn.testing import Simulation, simulate
 from cairn.testing.play import Client, settled
 from cairn.testing.scripted import Call, Fail, Reply, Say, ScriptedModel
 from cairn.testing.world import World
@@ -195,6 +202,34 @@ def test_f8_abort_of_a_message_and_its_joining() -> None:
         assert host.outcome == "completed" and len(each.run.world.effects("work")) == 1
         assert [record.outcome for record in each.of(h.ToolOutcome)] == ["ok"]
     both(ways, "aborted, not read", "aborted, read", "completed, read")
+
+
+def test_f8_a_host_that_ends_leaves_a_joined_message_with_an_abort_to_itself() -> None:
+    """F8, S7: its own settlement may be on its way to the log already; a second one would take the host's with it."""
+
+    async def main(simulation: Simulation) -> list[str]:
+        store = SqliteStore(":memory:", inline=True, clock=simulation.clock, ids=simulation.ids)
+        await store.open()
+        worker = WorkerRow(id="w", host="", pid=1, kinds=("toy",), started_at=0, lease_until=store.lease_now() + 15, lock="")
+        await store.register(worker, 15, lambda: True)
+        application = AgentApplication(Agent("toy", model=ScriptedModel([])), Services(resolve=lambda model: model), "")  # type: ignore[arg-type, return-value]
+        handle = ConversationHandle(application, store, simulation.clock, simulation.ids, Address("toy", "c"))
+        host, one, two = [(await handle.send(text)).submission for text in ("host", "one", "two")]
+        row = await store.find(Address("toy", "c"))
+        assert row is not None
+        instance = await Instance.activate(store, simulation.clock, simulation.ids, application, row, "w")
+        assert instance is not None
+        opened = h.ContextOpened(system="", tools=())
+        turn = h.TurnStarted(submission=host, turn="t", message="m", epoch=1, at=0, model="m:x", includes=(host, one, two))
+        await instance.append([r.FiberStarted(fiber=host, at=0), opened, turn])
+        await handle.abort(one)
+        await instance.sync()
+        attempt = Attempt(application.agent, Fiber(instance, host), application.services, None, ())
+        settled = attempt.settled(attempt.conversation.control, "completed")
+        await store.close()
+        return [{host: "host", two: "two"}[record.fiber] for record in settled if isinstance(record, r.FiberSettled)]
+
+    assert simulate(main, seed=0).value == ["host", "two"]
 
 
 def test_f8_the_same_message_twice_at_once() -> None:

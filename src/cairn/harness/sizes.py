@@ -20,7 +20,7 @@ def encoded_bytes(text: str) -> int:
 def shortened(text: str, bytes_max: int) -> str:
     """The text, cut so that it takes at most about `bytes_max` in a record, saying so."""
     kept = text[:bytes_max]
-    while (size := encoded_bytes(kept)) > bytes_max:
+    while kept and (size := encoded_bytes(kept)) > bytes_max:
         kept = kept[: len(kept) * bytes_max // size]
     if len(kept) == len(text):
         return text
