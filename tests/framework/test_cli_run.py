@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,21 @@ def test_a_terminal_shows_all_of_it_on_one_screen(shell: Shell, columns: int) ->
         assert part in plain
     assert "\x1b[2;3mNumbers." in done.out
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f]", plain)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("arguments", [["run", "echo.py", "hi"], ["info", "echo.py"], ["check", "echo.py"]])
+def test_what_is_not_used_is_not_imported(shell: Shell, arguments: list[str]) -> None:
+    """A pipe does not pay for colours, a scripted model for no provider, looking for no store."""
+    shell.write("echo.py", ECHO)
+    script = f"import sys\nfrom cairn.framework.cli import main\nmain({arguments!r})\nprint(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=shell.folder, capture_output=True, text=True, check=True)
+
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert not imported & {"rich", "rich.console", "pydantic", "pydantic_ai", "anthropic", "openai", "httpx2", "http.client"}
+    if arguments[0] != "run":
+        assert not imported & {"sqlite3", "cairn.runtime.worker"}
 
 
 # --- how it ends ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape, quoteattr
-
 from cairn.harness.messages import Image, Text, ToolCall, ToolMessage, UserMessage
 from cairn.harness.records import Delivery, Note
 
@@ -32,6 +30,9 @@ def delivery_message(delivery: Delivery) -> UserMessage:
     images: tuple[Text | Image, ...] = delivery.attachments
     if delivery.kind == "user":
         return UserMessage(content=(Text(text=delivery.body), *images))
+    # Imported here: it brings urllib and http.client, a tenth of what starting an agent costs.
+    from xml.sax.saxutils import escape, quoteattr
+
     attributes = {"type": delivery.type or "signal", **delivery.attributes}
     head = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
     return UserMessage(content=(Text(text=f"<{delivery.tag} {head}>\n{escape(delivery.body)}\n</{delivery.tag}>"), *images))
