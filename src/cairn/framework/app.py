@@ -109,7 +109,15 @@ class App:
         self._listeners.start()
         if self._serve:
             applications = list(self._applications.values())
-            worker = Worker(self._store, applications, clock=self._clock, ids=self._ids, owners=owners, settings=self._settings)
+            worker = Worker(
+                self._store,
+                applications,
+                clock=self._clock,
+                ids=self._ids,
+                owners=owners,
+                settings=self._settings,
+                only=self._only,
+            )
             try:
                 await worker.start()
             except BaseException:
