@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.harness.playing import Scene, die, scene, told
+from tests.harness.playing import Scene, die, saying, scene, told
 
 from cairn import Agent, Context, Image, Limits, Text, ToolError, ToolResult, tool
 from cairn.harness import records as h
@@ -460,6 +460,23 @@ def test_calls_that_share_an_id_are_told_apart() -> None:
     assert ids[:3] == ["call_0", "call_0_2", "call_0_3"] and all(len(id) <= 64 for id in ids)
     messages = done.requests[-1].messages
     assert [message.call for message in messages if isinstance(message, ToolMessage)] == ids
+
+
+def test_an_id_may_come_back_in_another_submission() -> None:
+    """S9: there it is another call with another key, and what is remembered of ids does not grow with the conversation."""
+
+    def define(agent: Agent[Any], world: World) -> None:
+        @agent.tool(repeat="keyed")
+        async def order(ctx: Context) -> str:
+            """Order."""
+            world.effect("order", ctx.call, ctx.key)
+            return "ordered"
+
+    calls = [Call("order", id="call_0"), "Done."]
+    done = scene(*calls, *calls, define=define, client=saying("one", "two"))
+
+    effects = done.run.world.effects("order")
+    assert [effect.call for effect in effects] == ["call_0", "call_0"] and len({effect.key for effect in effects}) == 2
 
 
 def test_an_image_a_tool_returns_travels_as_a_blob() -> None:
