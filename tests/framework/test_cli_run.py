@@ -207,6 +207,22 @@ def test_json_lines_are_all_events_in_order_and_end_with_the_settlement(shell: S
     assert done.err == ""
 
 
+@pytest.mark.parametrize("json", [False, True])
+def test_what_an_agents_own_code_prints_is_no_part_of_the_answer(shell: Shell, json: bool) -> None:
+    """A `print` that was left in a tool, or in the file, must not break a program that reads stdout."""
+    shell.write(
+        "chatty.py",
+        f"{SCRIPTED}\nprint('imported')\ndef look() -> str:\n    'Look.'\n    print('looking')\n    return 'seen'\n"
+        "chatty = Agent('chatty', model=ScriptedModel(by_turn([Call('look'), 'I saw it.'])), tools=[look])\n",
+    )
+
+    done = shell.cairn("run", "chatty.py", "go", *(["--json"] if json else []))
+
+    assert (done.events[-1]["text"] if json else done.out.rstrip()) == "I saw it."
+    assert "imported" in done.err
+    assert "looking" in done.err
+
+
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 \x9b31m \u202edesrever fine: äöü 漢字 \u200d ok\r\n"
 
 
@@ -449,6 +465,22 @@ def test_beside_a_live_owner_it_follows_and_never_takes_over(shell: Shell) -> No
 
 
 @pytest.mark.system
+def test_who_follows_takes_over_when_the_owner_dies(shell: Shell) -> None:
+    """Following is not watching: the message is answered as long as one of the two lives (S1, L2)."""
+    shell.write("stalling.py", STALLING)
+    with started(shell, "run", "stalling.py", "tell me", "--id", "1") as owner:
+        wait_for(owner, "This was said")
+        with started(shell, "run", "stalling.py", "tell me", "--id", "1") as follower:
+            wait_for(follower, "This was said")
+            owner.kill()
+            owner.wait()
+            done = end(follower)
+
+    assert (done.code, done.out) == (0, "This was said and here is the rest.\n")
+    assert "taken up by another process" in done.err
+
+
+@pytest.mark.system
 def test_a_message_sent_beside_a_live_owner_is_answered_by_it(shell: Shell) -> None:
     """It sends and follows (S1): the owner's model is shown the second message, one process does the work."""
     shell.write(
@@ -519,7 +551,7 @@ def test_ctrl_c_twice_leaves_at_once_and_the_next_run_goes_on(shell: Shell) -> N
     )
 
     with started(shell, "run", "blocking.py", "go", "--id", "1") as process:
-        wait_for(process, "blocked", "stdout")
+        wait_for(process, "blocked")
         interrupt(process)
         interrupt_until_it_ends(process)
         done = end(process)

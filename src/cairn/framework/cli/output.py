@@ -94,7 +94,9 @@ def _prepare_streams() -> None:
 
 def abandon_broken_pipes() -> None:
     """Whatever is still written to a stream that nobody reads goes nowhere: the interpreter flushes both once more at exit."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__):
+        if stream is None:
+            continue
         try:
             stream.flush()
         except OSError:

@@ -11,7 +11,7 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +54,12 @@ class Request:
 
 def run(request: Request) -> int:
     """Run one message to its settlement; the exit code says how that was."""
-    agent = _agent(request)
-    message = _message(request)
-    data = _data(agent, request.data)
     show = make_show(json=request.json)
-    with told_by(show.note):
+    # stdout is the answer, or the events: what an agent's own code prints is an aside.
+    with redirect_stdout(sys.stderr), told_by(show.note):
+        agent = _agent(request)
+        message = _message(request)
+        data = _data(agent, request.data)
         return asyncio.run(_run(agent, message, data, request, show))
 
 
