@@ -181,6 +181,7 @@ async def _lives(simulation: Simulation, agent: AgentOf, client: Client, crashes
     async def one(number: int) -> bool:
         """One life; True when it was its crash that ended it."""
         faces: list[FaultyStore] = []
+        world.begin_life()
 
         async def main(process: Process) -> None:
             crash = crashes[number] if number < len(crashes) else None

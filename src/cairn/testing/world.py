@@ -68,13 +68,17 @@ class World:
         return sum(event.call == call for event in self.effects(name))
 
     def cue(self, name: str) -> None:
-        """Let clients that wait for `name` now go on."""
+        """Let a client of this life that waits for `name`, or will, go on."""
         self.note(Event("cue", name))
-        self._cues.pop(name, asyncio.Event()).set()
+        self._cues[name].set()
 
     async def cued(self, name: str) -> None:
-        """Return at the next cue of that name."""
+        """Return once `name` was cued in this life."""
         await self._cues[name].wait()
+
+    def begin_life(self) -> None:
+        """Cues of the life before are over. A program that is a process of its own begins one with each World."""
+        self._cues.clear()
 
     def note(self, event: Event) -> None:
         """Add an event; it survives from here on."""
