@@ -159,7 +159,9 @@ async def main() -> None:
             cpu = statistics.median(row["cpu"] for row in near) / steps
             wall = statistics.median(row["wall"] for row in near) / steps
             print(f"{mark:>6} {cpu:>12.3f} {wall:>13.3f} {near[-1]['rss']:>8.1f}")
-        print(f"database: {size / (turns * steps):.0f} bytes per step after a truncating checkpoint; written: {written / 1e6:.0f} MB")
+        print(
+            f"database: {size / (turns * steps):.0f} bytes per step after a truncating checkpoint; written: {written / 1e6:.0f} MB"
+        )
         ms, head = await activation(path)
         print(f"activation at turn {turns} (head {head}): {ms:.1f} ms")
         memory = await in_memory(30)

@@ -99,6 +99,7 @@ def test_a_value_in_a_known_shape_is_hidden_in_the_middle_of_text(secret: str) -
     assert output.redacted([f"use {secret} please"]) == [f"use {HIDDEN} please"]
 
 
+@pytest.mark.slow
 @given(st.text(), st.integers(min_value=20, max_value=200))
 def test_a_shortened_value_is_one_bounded_printable_line(text: str, chars_max: int) -> None:
     """Whatever a model or a tool wrote, it cannot draw on the terminal of who looks at it (T19)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ def test_what_people_write_stays_as_it_is() -> None:
     assert visible(text) == text
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_no_control_character_survives(text: str) -> None:
     """Nothing can move the cursor, colour the screen or turn the writing (X8)."""
@@ -27,6 +29,7 @@ def test_no_control_character_survives(text: str) -> None:
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
+@pytest.mark.slow
 @given(st.recursive(st.text(), st.lists))
 def test_json_means_the_same_and_holds_no_control_character(value: object) -> None:
     """A program reads what was written; a person who looks at it is not harmed (X8)."""

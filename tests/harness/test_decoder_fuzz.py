@@ -55,6 +55,7 @@ def written() -> list[bytes]:
     return [r.encode(batch.decoded) for history in histories for batch in history.batches]
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
@@ -121,6 +122,7 @@ def test_every_kind_of_record_reads_back(kind: type[r.Record]) -> None:
         assert r.encode([again]) == r.encode([record])
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES // 4)
 @given(st.data())
 def test_a_log_in_any_order_folds_or_is_refused(data: st.DataObject) -> None:
@@ -154,6 +156,7 @@ def test_a_log_in_any_order_folds_or_is_refused(data: st.DataObject) -> None:
     assert msgspec.json.encode(list(loaded.context())) == msgspec.json.encode(list(conversation.context()))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.binary(max_size=120))
 def test_a_damaged_checkpoint_is_passed_over(data: bytes) -> None:
@@ -165,6 +168,7 @@ def test_a_damaged_checkpoint_is_passed_over(data: bytes) -> None:
     assert fold.head == log.BEGINNING
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES // 4)
 @given(st.data())
 def test_a_checkpoint_with_some_bytes_changed_is_passed_over_or_read(data: st.DataObject) -> None:

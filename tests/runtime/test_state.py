@@ -225,6 +225,7 @@ def test_the_wait_between_attempts_doubles_up_to_a_minute_and_the_first_is_free(
 DECODER = r.decoder()
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(max_size=5), st.lists).map(msgspec.json.encode))
 def test_bytes_that_are_no_batch_are_refused_with_the_place_they_stand_at(data: bytes) -> None:
     """T19: S14: the decoder gives records or says StoreCorrupt, whatever it is fed."""
