@@ -150,7 +150,7 @@ async def main() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_oublock
         rows = await conversation(path, turns, marks)
         written = (resource.getrusage(resource.RUSAGE_SELF).ru_oublock - before) * 512
-        size = sum(file.stat().st_size for file in directory.glob("bench.db") if file.is_file())
+        size = os.stat(path).st_size
         steps = CALLS + 1
         print(f"the disk's own synced commit: {own:.3f} ms (median)")
         print(f"{'turn':>6} {'CPU ms/step':>12} {'wall ms/step':>13} {'RSS MB':>8}")
@@ -159,9 +159,8 @@ async def main() -> None:
             cpu = statistics.median(row["cpu"] for row in near) / steps
             wall = statistics.median(row["wall"] for row in near) / steps
             print(f"{mark:>6} {cpu:>12.3f} {wall:>13.3f} {near[-1]['rss']:>8.1f}")
-        print(
-            f"database: {size / (turns * steps):.0f} bytes per step after a truncating checkpoint; written: {written / 1e6:.0f} MB"
-        )
+        per_step = size / (turns * steps)
+        print(f"database: {per_step:.0f} bytes per step after a truncating checkpoint; written: {written / 1e6:.0f} MB")
         ms, head = await activation(path)
         print(f"activation at turn {turns} (head {head}): {ms:.1f} ms")
         memory = await in_memory(30)
