@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from tests.simulation.runtime_world import (
     HEALED_SECONDS,
-    SETTINGS,
     STORM_SECONDS,
-    Locks,
     World,
     heal,
     insist,
@@ -22,7 +20,7 @@ from tests.simulation.runtime_world import (
 )
 
 from cairn import Agent, Context, Limits
-from cairn.errors import ModelError, StoreBusy
+from cairn.errors import ModelError
 from cairn.harness import records as h
 from cairn.harness.application import AgentApplication
 from cairn.harness.handle import ConversationHandle
@@ -33,8 +31,6 @@ from cairn.runtime import records as r
 from cairn.runtime.state import RuntimeState
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address
-from cairn.runtime.threads import Threads
-from cairn.runtime.worker import Worker
 from cairn.testing import History, Process, Simulation, Violation, check
 from cairn.testing.history import Log, logs_of
 
@@ -64,24 +60,6 @@ class AgentStorm(World):
     def application(self, process: Process) -> AgentApplication:
         agent = agent_of(self, process)
         return AgentApplication(agent, Services(resolve=lambda model: model), "")  # type: ignore[arg-type, return-value]
-
-    async def work(self, process: Process) -> None:
-        worker = Worker(
-            self.face(process),
-            [self.application(process)],
-            clock=process.clock,
-            ids=process.ids,
-            owners=Locks(self, process),
-            threads=Threads(inline=True),
-            settings=SETTINGS,
-        )
-        while True:
-            try:
-                await worker.start()
-                break
-            except StoreBusy:
-                await process.clock.sleep(1)
-        await worker.join()
 
 
 def agent_of(world: AgentStorm, process: Process) -> Agent[None]:

@@ -15,6 +15,7 @@ from tests.runtime.toy import Toy
 
 from cairn.errors import NonRetryable, StepUnknown, StoreBusy
 from cairn.runtime import records as r
+from cairn.runtime.application import Application
 from cairn.runtime.client import Client
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.state import RuntimeState
@@ -72,11 +73,14 @@ class World:
         self.workers.append(process)
         return process
 
+    def application(self, process: Process) -> Application:
+        """What its workers serve, as the code of one process."""
+        return Toy(methods(self, process), serial=False)
+
     async def work(self, process: Process) -> None:
-        application = Toy(methods(self, process), serial=False)
         worker = Worker(
             self.face(process),
-            [application],
+            [self.application(process)],
             clock=process.clock,
             ids=process.ids,
             owners=Locks(self, process),
