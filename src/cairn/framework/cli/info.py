@@ -24,6 +24,8 @@ class Found:
     """What a target, or the project around the working directory, holds."""
 
     root: Path
+    folder: Path
+    """Where agents were looked for."""
     agents: tuple[Agent[Any], ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ def info(target: str | None, *, json: bool) -> int:
     for problem in problems:
         line(f"problem: {one_line(problem)}")
     if not views and not problems:
-        line(f"no agents in {found.root / 'agents'}; write agents/NAME.py with `name = Agent('name', model=…)`")
+        line(_nothing(found))
     return Exit.OK
 
 
@@ -52,25 +54,34 @@ def check(target: str | None, *, json: bool) -> int:
     """Every problem at once; 0 when there is none, 2 when something has to change first."""
     found = _find(target)
     problems = [*found.problems, *(problem for agent in found.agents for problem in _problems(agent))]
+    if not found.agents and not problems:
+        # A check that looked in the wrong place must not pass.
+        problems.append(_nothing(found))
     if json:
         json_line({"agents": [agent.name for agent in found.agents], "problems": problems})
     else:
         for problem in problems:
             line(one_line(problem))
         if not problems:
-            names = ", ".join(agent.name for agent in found.agents) or "no agents"
-            line(f"ok: {names}")
+            line(f"ok: {', '.join(agent.name for agent in found.agents)}")
     return Exit.USAGE if problems else Exit.OK
+
+
+def _nothing(found: Found) -> str:
+    file = shown(found.folder / "NAME.py")
+    return f"there are no agents in {shown(found.folder)}; write {file} with `name = Agent('name', model=…)`"
 
 
 def _find(target: str | None) -> Found:
     if target is None:
         project = discover(configuration.find())
-        return Found(project.config.root, project.agents, project.problems, project.notes)
+        config = project.config
+        return Found(config.root, config.agents_folder, project.agents, project.problems, project.notes)
+    here = Path.cwd()
     try:
-        return Found(Path.cwd(), (load(target),), ())
+        return Found(here, here, (load(target),), ())
     except AgentFileError as error:
-        return Found(Path.cwd(), (), error.problems or (str(error),))
+        return Found(here, here, (), error.problems or (str(error),))
 
 
 def _sandbox_tools(agent: Agent[Any]) -> list[Tool]:
