@@ -47,6 +47,9 @@ class Toy:
     def progress(self, record: r.Record) -> str | None:
         return None
 
+    def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
+        return None
+
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         if fiber.method in self.methods:
             return None

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from cairn.errors import StoreCorrupt
 from cairn.harness import records as h
 from cairn.harness.agent import Agent
 from cairn.harness.calls import LiveCall, bounded
@@ -70,6 +71,15 @@ class AgentApplication:
 
     def progress(self, record: r.Record) -> str | None:
         return record.submission if isinstance(record, _PROGRESS) else None
+
+    def refusal(self, state: Conversation, records: Sequence[r.Record]) -> str | None:
+        after = state.control.copy()
+        try:
+            for record in records:
+                after.apply(record)
+        except StoreCorrupt as error:
+            return f"refused before it was appended, which is a defect of Cairn: {error}"
+        return None
 
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK):

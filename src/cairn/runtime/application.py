@@ -59,6 +59,12 @@ class Application(Protocol):
         A blocked fiber is parked with that error, for people to see, until a process whose code has the name again."""
         return None
 
+    def refusal(self, state: Any, records: Sequence[Record]) -> str | None:
+        """Why the owner must not append these now: `apply` would refuse them, and with them the whole log from then on (S14).
+
+        None when they are fine. Only a defect of the application leads here; it then costs a fiber instead of an instance."""
+        return None
+
     async def run(self, fiber: Fiber) -> None:
         """Carry the fiber on from where the log says it is, until it is settled or parked in the log.
 

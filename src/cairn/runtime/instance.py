@@ -217,6 +217,8 @@ class Instance(Fold):
             for record in records:
                 if (refusal := self.runtime.refusal(record)) is not None:
                     raise FiberFailed(refusal)  # S7
+            if (refusal := self.application.refusal(self.state, records)) is not None:
+                raise FiberFailed(refusal)  # S14
             append = Append(self.n, self._batch(records), self.epoch, durability, tuple(due), blobs=tuple(blobs))
             ordinal = await self._write(append, records)
         if self.wants_checkpoint():

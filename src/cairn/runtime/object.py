@@ -157,6 +157,9 @@ class ObjectApplication:
     def progress(self, record: r.Record) -> str | None:
         return None
 
+    def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
+        return None
+
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         method = self._methods.get(fiber.method)
         if method is None:
