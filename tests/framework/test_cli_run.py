@@ -74,7 +74,7 @@ def test_an_agent_in_a_folder_runs_with_its_instructions_and_tools(shell: Shell)
 
     done = shell.cairn("run", "clerk", "CALL now", "--id", "1")
 
-    assert (done.code, done.out) == (0, "noon\n")
+    assert (done.code, done.out) == (0, "noon\n"), done.err
     opened = next(record for record in shell.log("clerk/1") if record["type"] == "context.opened")
     assert "Be exact." in opened["system"]
 

@@ -364,3 +364,17 @@ def test_a_configuration_that_makes_no_sense_is_refused_by_file_and_option(write
 
     assert said in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+def test_a_folder_is_found_where_another_project_in_the_process_has_a_file_of_that_name(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process, two projects (a test run, a server of many): the one's `agents/clerk.py` is not the other's folder."""
+    write("agents/clerk.py", AGENT + "clerk = Agent('clerk', model='a:b')\n")
+    load("agents/clerk.py")
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    write("other/agents/clerk/agent.py", AGENT + "agent = Agent(model='a:b', instructions='The folder.')\n")
+
+    assert load("agents/clerk").instructions == "The folder."

@@ -95,7 +95,7 @@ def _leads_to(dotted: str, file: Path, root: Path) -> bool:
     if present is not None:
         return _same_file(present, file)
     top, dot, _ = dotted.partition(".")
-    if not _is_ours(top, root):
+    if not _is_ours(top, root) or not _parents_are_ours(dotted, root):
         return False
     try:
         spec = importlib.util.find_spec(dotted) if dot else None
@@ -118,6 +118,19 @@ def _is_ours(top: str, root: Path) -> bool:
     if spec is None:
         return True
     return _lies_in(_places(spec.origin, spec.submodule_search_locations or ()), root / top)
+
+
+def _parents_are_ours(dotted: str, root: Path) -> bool:
+    """Whether the packages above it that were imported already lie where this root has them: a namespace package such as
+    `agents` spans every project on the path, what is below it belongs to one."""
+    names = dotted.split(".")
+    for depth in range(2, len(names)):
+        present = sys.modules.get(".".join(names[:depth]))
+        if present is not None:
+            places = _places(getattr(present, "__file__", None), getattr(present, "__path__", ()))
+            if not _lies_in(places, root.joinpath(*names[:depth])):
+                return False
+    return True
 
 
 def _places(file: str | None, folders: Sequence[str]) -> list[Path]:
