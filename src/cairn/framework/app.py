@@ -17,6 +17,7 @@ from typing import Any
 
 from cairn.clock import Clock, SystemClock
 from cairn.errors import UsageError
+from cairn.framework.config import DEFAULT_STORE, STORE_VARIABLE
 from cairn.framework.listeners import Listener, Listeners
 from cairn.harness.agent import Agent
 from cairn.harness.application import AgentApplication
@@ -28,11 +29,6 @@ from cairn.runtime.owners import LeaseOnly, OwnerLocks, Owners
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store
 from cairn.runtime.worker import Worker, WorkerSettings
-
-#: Where the store is when nobody says otherwise, relative to the working directory.
-DEFAULT_STORE = ".cairn/cairn.db"
-#: The environment variable that says otherwise.
-STORE_VARIABLE = "CAIRN_STORE"
 
 
 class App:

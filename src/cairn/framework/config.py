@@ -16,6 +16,11 @@ from cairn.errors import UsageError
 
 FILE = "pyproject.toml"
 
+#: Where the store is when nobody says otherwise: beside the project, so that two projects never share one by accident.
+DEFAULT_STORE = Path(".cairn") / "cairn.db"
+#: The environment variable that says otherwise.
+STORE_VARIABLE = "CAIRN_STORE"
+
 #: Each option of `[tool.cairn]` and what it means. All are texts.
 OPTIONS = {
     "agents": "the folder agents are discovered in, relative to pyproject.toml; `agents` by default",

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from cairn.errors import UsageError
-from cairn.harness.function_tool import is_async
 from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
 from cairn.harness.schema import place_of
 from cairn.harness.turn_view import Turn
+from cairn.runtime.threads import is_async
 
 Instructions = str | Callable[[Turn[Any]], str]
 

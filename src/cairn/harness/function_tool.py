@@ -19,6 +19,7 @@ from cairn.harness.hooks import Hook
 from cairn.harness.messages import ToolSpec
 from cairn.harness.schema import is_context, parameters_of, place_of, signature_of
 from cairn.harness.tools import ATTRIBUTE, CallContext, Repeat, Tool
+from cairn.runtime.threads import is_async
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -170,13 +171,6 @@ async def invoke(call: CallContext, function: Callable[[], Any]) -> Any:
     answer = await call.run_sync(function)
     # A sync wrapper around an async function: its awaitable belongs to the loop.
     return await answer if inspect.isawaitable(answer) else answer
-
-
-def is_async(function: Any) -> bool:
-    """Whether calling it gives an awaitable, looking through partials and callable objects."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _check_options(

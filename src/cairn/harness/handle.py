@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -25,17 +24,10 @@ from cairn.harness.settling import Reply
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
-from cairn.runtime.instance import Fold, wake_now
+from cairn.runtime.client import Client, settlement
+from cairn.runtime.instance import Fold
 from cairn.runtime.state import FiberState
-from cairn.runtime.storage.store import (
-    Address,
-    Admission,
-    Append,
-    Batch,
-    Creation,
-    InstanceRow,
-    Store,
-)
+from cairn.runtime.storage.store import Address, InstanceRow, Store
 
 #: Characters of an idempotency key (Flue: 256).
 KEY_CHARACTERS_MAX = 256
@@ -82,6 +74,7 @@ class ConversationHandle:
         self._clock = clock
         self._ids = ids
         self.address = address
+        self._client = Client(store, application, clock=clock, ids=ids, tenant=address.tenant)
         self._decoder = r.decoder(application.records)
 
     @property
@@ -119,28 +112,16 @@ class ConversationHandle:
         submission = self._ids.new("sub") if key is None else _keyed_id(self.address, key)
         now = self._clock.wall()
         accepted = r.FiberAccepted(fiber=submission, method=h.SUBMISSION, at=now, arguments=msgspec.Raw(body), key=key)
-        admission = Admission(key, submission, hashlib.sha256(body).digest()) if key is not None else None
-        request = Append(
-            n=0,
-            batch=self._batch(accepted),
-            due=(wake_now(now),),
-            admission=admission,
+        changes = {name: msgspec.Raw(value) for name, value in data.items()}
+        admitted = await self._client.admit(
+            self.id,
+            accepted,
+            hashlib.sha256(body).digest(),
+            first=(r.StateChanged(changes=changes),) if changes else (),
             blobs=tuple(image.blob for image in delivery.attachments if image.blob is not None),
         )
-        admitted = await self._store.admit(self.address, self._creation(now, data), request)
         offset = log.BEGINNING if admitted.duplicate else admitted.offset
-        return Receipt(self, admitted.fiber or submission, offset, admitted.duplicate)
-
-    def _batch(self, *records: r.Record) -> Batch:
-        return Batch(r.encode(records), self._application.project(records))
-
-    def _creation(self, now: float, data: Mapping[str, bytes]) -> Creation:
-        uid = self._ids.new("inst")
-        created = r.InstanceCreated(kind=self.address.kind, id=self.address.id, uid=uid, at=now)
-        first: list[r.Record] = [created]
-        if data:
-            first.append(r.StateChanged(changes={name: msgspec.Raw(value) for name, value in data.items()}))
-        return Creation(uid=uid, incarnation=self._ids.new("inc"), batch=self._batch(*first), at=now)
+        return Receipt(self, admitted.fiber, offset, admitted.duplicate)
 
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None
@@ -194,19 +175,8 @@ class ConversationHandle:
             if fiber.outcome is not None:
                 return _reply(submission, fiber.outcome, fiber.result, fiber.error)
             after = fold.head
-        settled = await self._settlement(row.n, after, submission)
+        settled = await settlement(self._store, row.n, submission, after=after)
         return _reply(submission, settled.outcome, settled.result, settled.error)
-
-    async def _settlement(self, n: int, after: int, submission: str) -> r.FiberSettled:
-        """Wait for the record. Batches that cannot hold it are not even decoded: most are deltas."""
-        name = submission.encode()
-        async with aclosing(log.tail(self._store, n, after)) as rows:
-            async for row in rows:
-                if name in row.batch.records and _SETTLED in row.batch.records:
-                    for record in log.decode(self._decoder, row, str(self.address)):
-                        if isinstance(record, r.FiberSettled) and record.fiber == submission:
-                            return record
-        raise AssertionError("a tail never ends")
 
     async def abort(self, submission: str | None = None, *, reason: str = "") -> bool:
         """Everything unsettled (or one submission) is asked to stop; True when there was anything.
@@ -217,20 +187,13 @@ class ConversationHandle:
         pending = await self.unsettled()
         if not any(submission in (None, fiber.id) for fiber in pending):
             return False
-        row = await log.locate(self._store, self.address)
-        now = self._clock.wall()
-        asked = r.AbortRequested(at=now, fiber=submission, reason=reason)
-        await self._store.append(Append(n=row.n, batch=self._batch(asked), due=(wake_now(now),)))
+        await self._client.abort(self.id, submission, reason=reason)
         return True
 
     async def _fold(self, row: InstanceRow, at: int | None = None) -> Fold:
         fold = Fold(self._application, row.n, self.address)
         await fold.load(self._store, at)
         return fold
-
-
-#: How a batch with a settlement looks, before it is decoded.
-_SETTLED = b'"fiber.settled"'
 
 
 def _reply(submission: str, outcome: r.Outcome, result: msgspec.Raw, error: r.ErrorInfo | None) -> Reply:

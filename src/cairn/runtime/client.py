@@ -8,6 +8,7 @@ does.
 from __future__ import annotations
 
 import hashlib
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,15 +101,31 @@ class Client:
         *Durable* when it returns (S1). *Idempotent* by `key`: the same key is the same fiber (S6). *Raises* Conflict when the
         key was used with another body, or `uid` does not hold.
         """
-        now = self.clock.wall()
         name = fiber if fiber is not None else self.ids.new("fib")
         raw = msgspec.Raw(msgspec.json.encode(arguments))
-        accepted = r.FiberAccepted(fiber=name, method=method, at=now, arguments=raw, key=key, timeout_seconds=timeout_seconds)
-        admission = Admission(key, name, digest(method, arguments)) if key is not None else None
-        request = Append(0, self._batch(accepted, *also), due=(wake_now(now),), admission=admission)
+        at = self.clock.wall()
+        accepted = r.FiberAccepted(fiber=name, method=method, at=at, arguments=raw, key=key, timeout_seconds=timeout_seconds)
+        return await self.admit(id, accepted, digest(method, arguments), uid=uid, also=also)
+
+    async def admit(
+        self,
+        id: str,
+        accepted: r.FiberAccepted,
+        body: bytes,
+        *,
+        uid: str | UidCondition = UidCondition.ANY,
+        also: tuple[r.Record, ...] = (),
+        first: tuple[r.Record, ...] = (),
+        blobs: tuple[str, ...] = (),
+    ) -> Receipt:
+        """`accept`, for whoever makes the record: `body` is the digest that one key stands for, `first` is recorded with the
+        creation if there is one, `blobs` are kept as long as the instance."""
+        admission = Admission(accepted.key, accepted.fiber, body) if accepted.key is not None else None
+        due = (wake_now(accepted.at),)
+        request = Append(0, self._batch(accepted, *also), due=due, admission=admission, blobs=blobs)
         address = self.address(id)
-        done = await self.store.admit(address, self._creation(address, now), request, uid)
-        fiber = done.fiber or name
+        done = await self.store.admit(address, self._creation(address, accepted.at, first), request, uid)
+        fiber = done.fiber or accepted.fiber
         return Receipt(address, done.n, done.uid, fiber, done.offset, done.ordinal, done.created, done.duplicate)
 
     async def abort(self, id: str, fiber: str | None = None, *, reason: str = "") -> int:
@@ -140,22 +157,24 @@ class Client:
     def _batch(self, *records: r.Record) -> Batch:
         return Batch(r.encode(records), self.application.project(records))
 
-    def _creation(self, address: Address, now: float) -> Creation:
-        uid = self.ids.new("uid")
+    def _creation(self, address: Address, now: float, first: tuple[r.Record, ...]) -> Creation:
+        uid = self.ids.new("inst")
         created = r.InstanceCreated(kind=address.kind, id=address.id, uid=uid, at=now)
-        return Creation(uid, self.ids.new("inc"), self._batch(created), now)
+        return Creation(uid, self.ids.new("inc"), self._batch(created, *first), now)
 
 
 async def settlement(store: Store, n: int, fiber: str, *, after: int = log.BEGINNING) -> Settlement:
     """Follow the log until the fiber has settled, in whatever process that happens. *Cancelled*: nothing changes."""
     quoted = msgspec.json.encode(fiber)
-    async for row in log.tail(store, n, after):
-        if _SETTLED not in row.batch.records:
-            continue
-        for place, record in enumerate(_settled_decoder.decode(row.batch.records)):
-            if record.type == "fiber.settled" and bytes(record.fiber) == quoted:
-                found = _record_decoder.decode(_raw_decoder.decode(row.batch.records)[place])
-                return Settlement(fiber, found.outcome, row.ordinal, found.result, found.error, found.answered_by)
+    async with aclosing(log.tail(store, n, after)) as rows:
+        async for row in rows:
+            # Batches that cannot hold it are not even decoded: most are deltas.
+            if _SETTLED not in row.batch.records or quoted not in row.batch.records:
+                continue
+            for place, record in enumerate(_settled_decoder.decode(row.batch.records)):
+                if record.type == "fiber.settled" and bytes(record.fiber) == quoted:
+                    found = _record_decoder.decode(_raw_decoder.decode(row.batch.records)[place])
+                    return Settlement(fiber, found.outcome, row.ordinal, found.result, found.error, found.answered_by)
     raise AssertionError("a tail has no end")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import queue
 import threading
@@ -58,7 +59,7 @@ INLINE = Threads(inline=True)
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine: an `async def`, a method or a partial of one, or an object with such a call."""
-    while hasattr(function, "func"):
+    while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 

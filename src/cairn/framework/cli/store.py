@@ -10,28 +10,19 @@ from pathlib import Path
 
 from cairn.errors import UsageError
 from cairn.framework.cli.output import Exit, json_line, line, size
+from cairn.framework.config import DEFAULT_STORE, STORE_VARIABLE, find
 from cairn.runtime.storage.store import Store
-
-#: Beside the project, so that two projects never share a store by accident.
-DEFAULT_STORE = Path(".cairn") / "cairn.db"
 
 
 def named(store: str | None) -> Path:
     """The path a command means: `--store`, CAIRN_STORE, the project's, the default. Raises UsageError for what is no path."""
-    store = store or os.environ.get("CAIRN_STORE")
+    store = store or os.environ.get(STORE_VARIABLE)
     if not store:
-        return _configured() or DEFAULT_STORE
+        return find().store or DEFAULT_STORE
     if "://" in store:
         scheme = store.partition("://")[0]
         raise UsageError(f"store '{scheme}://…' is not a path: this version stores in SQLite; name a file")
     return Path(store)
-
-
-def _configured() -> Path | None:
-    """The store `[tool.cairn]` names, if it does."""
-    from cairn.framework.config import find
-
-    return find().store
 
 
 def existing(store: str | None) -> Path:

@@ -203,3 +203,8 @@ async def refused(what: Awaitable[object], error: type[E]) -> E:
         assert not isinstance(raised, CairnError) or str(raised), "an error must say what is wrong"
         return raised
     raise AssertionError(f"returned {result!r}; {error.__name__} was to be raised")
+
+
+async def names(s: Scene, now: float, *kinds: str) -> list[str]:
+    """The names of the alarms that are due."""
+    return [d.name for d in await s.store.due(kinds or ("toy",), now)]

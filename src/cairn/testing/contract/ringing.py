@@ -11,15 +11,12 @@ from cairn.testing.contract.case import (
     creation,
     delta,
     fact,
+    names,
     owned,
     request,
 )
 
 CASES, case = collector()
-
-
-async def names(s: Scene, now: float, *kinds: str) -> list[str]:
-    return [d.name for d in await s.store.due(kinds or ("toy",), now)]
 
 
 @case()

@@ -14,16 +14,13 @@ from cairn.testing.contract.case import (
     creation,
     delta,
     fact,
+    names,
     owned,
     refused,
     request,
 )
 
 CASES, case = collector()
-
-
-async def names(s: Scene, now: float, *kinds: str) -> list[str]:
-    return [d.name for d in await s.store.due(kinds or ("toy",), now)]
 
 
 @case()
