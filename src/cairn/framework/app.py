@@ -25,7 +25,6 @@ from cairn.harness.handle import ConversationHandle, check_id
 from cairn.harness.loop import Services
 from cairn.harness.models.protocol import Model
 from cairn.ids import Ids, SystemIds
-from cairn.runtime.owners import LeaseOnly, OwnerLocks, Owners
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store
 from cairn.runtime.worker import Worker, WorkerSettings
@@ -96,7 +95,7 @@ class App:
         return ConversationHandle(application, self.store, self._clock, self._ids, Address(name, check_id(id), tenant))
 
     async def __aenter__(self) -> App:
-        self._store, directory, owners = self._open_store()
+        self._store, directory = self._open_store()
         if not self._is_foreign:
             await self._store.open()
         services = Services(resolve=self._resolve, committed=self._listeners.committed)
@@ -110,7 +109,6 @@ class App:
                 applications,
                 clock=self._clock,
                 ids=self._ids,
-                owners=owners,
                 settings=self._settings,
                 only=self._only,
             )
@@ -144,19 +142,17 @@ class App:
     def _is_foreign(self) -> bool:
         return self._given is not None and not isinstance(self._given, str | os.PathLike)
 
-    def _open_store(self) -> tuple[Store, str, Owners]:
-        """The store, the directory for what sandboxes keep, and how its owners prove that they live."""
+    def _open_store(self) -> tuple[Store, str]:
+        """The store, and the directory for what sandboxes keep."""
         given = self._given if self._given is not None else os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
         if not isinstance(given, str | os.PathLike):
-            return given, ".cairn", LeaseOnly()
+            return given, ".cairn"
         path = os.fspath(given)
         if path == ":memory:":
-            return SqliteStore(path, clock=self._clock, ids=self._ids, inline=True), ".cairn", LeaseOnly()
+            return SqliteStore(path, clock=self._clock, ids=self._ids, inline=True), ".cairn"
         if "://" in path:
             raise UsageError(f"store '{path.split('://')[0]}://…' is not supported by this version; give a path to a file")
-        directory = Path(path).resolve().parent
-        owners = OwnerLocks(directory / "owners")
-        return SqliteStore(path, clock=self._clock, ids=self._ids), str(directory), owners
+        return SqliteStore(path, clock=self._clock, ids=self._ids), str(Path(path).resolve().parent)
 
     def _resolve(self, model: str | Model) -> Model:
         if not isinstance(model, str):

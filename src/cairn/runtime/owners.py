@@ -80,7 +80,7 @@ class LeaseOnly:
 def beside(store: Store) -> Owners:
     """The lock files of a store that is a file, in the directory of that file; else nothing can be proved."""
     path = getattr(store, "path", ":memory:")
-    return LeaseOnly() if path == ":memory:" else OwnerLocks(Path(path).absolute().parent / "owners")
+    return LeaseOnly() if path == ":memory:" else OwnerLocks(Path(path).resolve().parent / "owners")
 
 
 class OwnerLocks:

@@ -24,10 +24,10 @@ def run(store: str | None, *, kind: str | None, limit: int, after: int, json: bo
 
     async def work() -> None:
         from cairn.framework.cli.overview import overviews, workers
-        from cairn.runtime.owners import OwnerLocks
+        from cairn.runtime.owners import beside
 
         async with opened(path) as it:
-            known = await workers(it, OwnerLocks(path.absolute().parent / "owners"))
+            known = await workers(it, beside(it))
             rows = await it.instances(kind=kind, after=after, limit=limit + 1)
             found = await overviews(it, rows[:limit], known)
         more = rows[limit - 1].n if len(rows) > limit else None
