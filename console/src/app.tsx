@@ -1,0 +1,114 @@
+// The page: the list at the left, one conversation at the right.
+
+import { useCallback, useEffect, useState } from 'react'
+import { useCell } from './cell'
+import { Composer } from './composer'
+import { Icon } from './icons'
+import { newConversation } from './ids'
+import { go, place } from './place'
+import { agents, isAway, isTokenNeeded, token, type Agent } from './server'
+import { Sidebar } from './sidebar'
+import { reason } from './text'
+import { TokenForm } from './token-form'
+import { Transcript } from './transcript'
+import { useConversation } from './use-conversation'
+
+export function App() {
+  const { agent, id } = useCell(place)
+  const { known, trouble } = useAgents()
+  const mustAsk = useCell(isTokenNeeded)
+  const first = known?.[0]?.name
+
+  useEffect(() => {
+    const chosen = agent ?? first
+    if (chosen && !id) go(chosen, newConversation(), 'replace')
+  }, [agent, id, first])
+
+  return (
+    <>
+      {mustAsk && <TokenForm />}
+      {agent && id ? (
+        <Chat key={`${agent}/${id}`} agents={known ?? []} agent={agent} id={id} />
+      ) : (
+        <p className="lobby">{trouble || (known?.length === 0 ? 'This server has no agents.' : 'Loading…')}</p>
+      )}
+    </>
+  )
+}
+
+function useAgents() {
+  const identity = useCell(token)
+  const [known, setKnown] = useState<Agent[]>()
+  const [trouble, setTrouble] = useState('')
+  useEffect(() => {
+    agents().then(
+      (answer) => (setKnown(answer.agents), setTrouble('')),
+      (error) => setTrouble(reason(error)),
+    )
+  }, [identity])
+  return { known, trouble }
+}
+
+function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: string }) {
+  const [isListOpen, setListOpen] = useState(false)
+  const close = useCallback(() => setListOpen(false), [])
+  const { messages, settlements, isReady, isWorking, trouble, send, abort } = useConversation(agent, id)
+  const about = agents.find(({ name }) => name === agent)
+  const hasBegun = messages.some((message) => message.submissionId !== undefined)
+
+  useEffect(() => {
+    document.title = `${isWorking ? '… ' : ''}${agent} · Cairn`
+  }, [agent, isWorking])
+
+  return (
+    <div className="page">
+      <Sidebar agents={agents} agent={agent} id={id} isOpen={isListOpen} close={close} version={hasBegun} />
+      <main>
+        <header>
+          <button type="button" className="square quiet only-narrow" onClick={() => setListOpen(true)} aria-label="Conversations">
+            <Icon name="list" />
+          </button>
+          <div className="heading">
+            <h1>{agent}</h1>
+            {about?.model && <span className="model">{about.model}</span>}
+          </div>
+          <Connection trouble={trouble} />
+        </header>
+        <Transcript
+          messages={messages}
+          settlements={settlements}
+          isWorking={isWorking}
+          empty={isReady ? <Empty agent={about ?? { name: agent }} /> : <p className="hint">{trouble ? reason(trouble) : 'Loading…'}</p>}
+        />
+        <Composer draft={`${agent}/${id}`} isWorking={isWorking} send={send} abort={abort} />
+      </main>
+    </div>
+  )
+}
+
+/** Says when the page does not follow the conversation. */
+function Connection({ trouble }: { trouble?: Error }) {
+  const away = useCell(isAway)
+  return (
+    <span className="connection" role="status">
+      {(away || trouble) && (
+        <span title={trouble && reason(trouble)}>
+          <span className="spinner" /> Reconnecting…
+        </span>
+      )}
+    </span>
+  )
+}
+
+function Empty({ agent }: { agent: Agent }) {
+  return (
+    <div className="empty">
+      <h2>{agent.name}</h2>
+      {agent.description && <p>{agent.description}</p>}
+      <p className="hint">
+        Write a message below. <kbd>Enter</kbd> sends it, <kbd>Shift</kbd> <kbd>Enter</kbd> begins a line, <kbd>Esc</kbd> aborts an answer.
+        Images can be pasted or dropped.
+      </p>
+    </div>
+  )
+}
