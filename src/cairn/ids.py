@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from typing import Protocol
@@ -35,3 +36,8 @@ class SystemIds:
 
     def random(self) -> float:
         return int.from_bytes(os.urandom(7), "big") / (1 << 56)
+
+
+def secret() -> str:
+    """256 bits that nobody can guess, in 43 characters fit for a header or a URL. Never seeded: a simulation has no secrets."""
+    return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")

@@ -22,6 +22,9 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LOOPBACK_ORIGINS = ("http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*")
 LOOPBACK_PROXIES = ("127.0.0.0/8", "::1/128")
 
+#: Each of these says that a proxy sent the request on.
+FORWARDED_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "via")
+
 #: What a page of an allowed origin may send and read beyond the few harmless headers.
 ALLOWED_HEADERS = "content-type, authorization, traceparent, tracestate, x-request-id"
 ALLOWED_METHODS = "GET, HEAD, POST, DELETE"
@@ -73,14 +76,16 @@ class Peer:
     """The client as far as it can be known, and the address it used for us."""
 
     client: str
-    """The client's address; empty when the transport has none."""
+    """The client's address; empty when it cannot be known."""
+    address: str
+    """The address the connection comes from: the client's or a proxy's."""
     scheme: str
     host: str
     """Host and port as the client wrote them; what the nearest trusted proxy says, if there is one."""
     sent_host: str
     """The Host header itself."""
-    is_forwarded: bool
-    """Somebody else sent this on, whether or not that somebody is trusted."""
+    is_local: bool
+    """The client is on this machine: what came through a proxy is so only if a trusted one says it."""
 
     @property
     def url(self) -> str:
@@ -104,16 +109,17 @@ def peer_of(scope: Scope, headers: Mapping[str, str], rules: OriginRules) -> Pee
     sent = headers.get("host", "").strip().lower()
     scheme = scope.get("scheme", "http")
     hops = _hops(headers)
-    if not hops:
-        return Peer(address, scheme, sent, sent, False)
-    if not _is_within(address, rules.networks):
-        return Peer(address, scheme, sent, sent, True)
+    if not hops or not _is_within(address, rules.networks):
+        is_direct = not any(name in headers for name in FORWARDED_HEADERS)
+        return Peer(address, address, scheme, sent, sent, is_direct and is_loopback(address))
+    # One proxy writes one kind of header and hands the other on as the client sent it: with both, somebody may be lying.
+    is_local = all(is_loopback(each.address) for each in hops) and not ("forwarded" in headers and _is_x_forwarded(headers))
     # The last hop is what our own proxy wrote. Behind further trusted ones, what the outermost of them wrote counts.
     hop = hops.pop()
     while hops and _is_within(hop.address, rules.networks):
         hop = hops.pop()
     host = hop.host.lower() if hop.host and allows_host(hop.host, scope, rules) else sent
-    return Peer(hop.address or address, hop.scheme or scheme, host, sent, True)
+    return Peer(hop.address, address, hop.scheme or scheme, host, sent, is_local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +130,9 @@ class _Hop:
 
 
 def _hops(headers: Mapping[str, str]) -> list[_Hop]:
-    """What proxies wrote, the nearest last. `Forwarded` (RFC 7239) wins over the older three."""
-    forwarded = headers.get("forwarded")
-    if forwarded:
-        return [_hop(element) for element in forwarded.split(",")]
+    """What proxies wrote, the nearest last: the `X-Forwarded-…` three, or else `Forwarded` (RFC 7239)."""
+    if not _is_x_forwarded(headers):
+        return [_hop(element) for element in _listed(headers.get("forwarded", ""))]
     addresses = _listed(headers.get("x-forwarded-for", ""))
     schemes = _listed(headers.get("x-forwarded-proto", ""))
     hosts = _listed(headers.get("x-forwarded-host", ""))
@@ -136,6 +141,10 @@ def _hops(headers: Mapping[str, str]) -> list[_Hop]:
         _Hop(_address(_from_end(addresses, index)), _scheme(_from_end(schemes, index)), _from_end(hosts, index))
         for index in range(count, 0, -1)
     ]
+
+
+def _is_x_forwarded(headers: Mapping[str, str]) -> bool:
+    return any(headers.get(f"x-forwarded-{name}") for name in ("for", "proto", "host"))
 
 
 def _hop(element: str) -> _Hop:
