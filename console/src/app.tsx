@@ -9,6 +9,7 @@ import { go, place } from './place'
 import { agents, isAway, isTokenNeeded, token, type Agent } from './server'
 import { Sidebar } from './sidebar'
 import { reason } from './text'
+import { remember } from './titles'
 import { TokenForm } from './token-form'
 import { Transcript } from './transcript'
 import { useConversation } from './use-conversation'
@@ -54,8 +55,10 @@ function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: strin
   const close = useCallback(() => setListOpen(false), [])
   const { messages, settlements, isReady, isWorking, trouble, send, abort } = useConversation(agent, id)
   const about = agents.find(({ name }) => name === agent)
+  const [sent, setSent] = useState(0)
   const hasBegun = messages.some((message) => message.submissionId !== undefined)
 
+  useEffect(() => remember(agent, id, messages), [agent, id, messages[0]?.id, hasBegun])
   useEffect(() => {
     document.title = `${isWorking ? '… ' : ''}${agent} · Cairn`
   }, [agent, isWorking])
@@ -78,9 +81,10 @@ function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: strin
           messages={messages}
           settlements={settlements}
           isWorking={isWorking}
+          sent={sent}
           empty={isReady ? <Empty agent={about ?? { name: agent }} /> : <p className="hint">{trouble ? reason(trouble) : 'Loading…'}</p>}
         />
-        <Composer draft={`${agent}/${id}`} isWorking={isWorking} send={send} abort={abort} />
+        <Composer draft={`${agent}/${id}`} isWorking={isWorking} send={(...what) => (setSent(sent + 1), send(...what))} abort={abort} />
       </main>
     </div>
   )
@@ -106,8 +110,12 @@ function Empty({ agent }: { agent: Agent }) {
       <h2>{agent.name}</h2>
       {agent.description && <p>{agent.description}</p>}
       <p className="hint">
-        Write a message below. <kbd>Enter</kbd> sends it, <kbd>Shift</kbd> <kbd>Enter</kbd> begins a line, <kbd>Esc</kbd> aborts an answer.
-        Images can be pasted or dropped.
+        Write a message below.
+        <span className="keys">
+          {' '}
+          <kbd>Enter</kbd> sends it, <kbd>Shift</kbd> <kbd>Enter</kbd> begins a line, <kbd>Esc</kbd> aborts an answer. Images can be pasted or
+          dropped.
+        </span>
       </p>
     </div>
   )

@@ -6,6 +6,9 @@ import { Icon } from './icons'
 import { attached, IMAGE_TYPES, preview } from './images'
 import { reason } from './text'
 
+/** A phone's keyboard would cover what one came to read. */
+const hasKeyboard = matchMedia('(pointer: fine)').matches
+
 interface Props {
   /** Names the draft, which outlives a reload. */
   draft: string
@@ -102,7 +105,7 @@ export function Composer({ draft, isWorking, send, abort }: Props) {
           placeholder="Message"
           aria-label="Message"
           enterKeyHint="send"
-          autoFocus
+          autoFocus={hasKeyboard}
           onChange={(event) => setText(event.target.value)}
           onKeyDown={onKeyDown}
           onPaste={onPaste}

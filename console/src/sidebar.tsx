@@ -1,11 +1,13 @@
 // The list of an agent's conversations, newest first. On a narrow screen it is a drawer.
 
 import { useCallback, useEffect, useRef, useState } from 'react'
+import { useCell } from './cell'
 import { Icon } from './icons'
 import { newConversation } from './ids'
 import { go, pathOf } from './place'
 import { conversations, type Agent, type Listed } from './server'
 import { moment, reason } from './text'
+import { titleKey, titles } from './titles'
 
 interface Props {
   agents: Agent[]
@@ -66,6 +68,7 @@ function Agents({ agents, agent }: { agents: Agent[]; agent: string }) {
 }
 
 function Entry({ agent, one, isCurrent, open }: { agent: string; one: Listed; isCurrent: boolean; open(id: string): void }) {
+  const seen = useCell(titles)[titleKey(agent, one.id)]
   return (
     <li>
       <a
@@ -77,7 +80,7 @@ function Entry({ agent, one, isCurrent, open }: { agent: string; one: Listed; is
           open(one.id)
         }}
       >
-        <span className="title">{one.title || one.id}</span>
+        <span className="title" title={one.id}>{one.title || seen || one.id}</span>
         <span className="when">{one.createdAt ? moment(one.createdAt) : 'new'}</span>
       </a>
     </li>

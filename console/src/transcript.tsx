@@ -1,7 +1,7 @@
 // The messages, kept at their end while one is there.
 
 import type { FlueConversationMessage, FlueConversationSettlement } from '@flue/react'
-import { useLayoutEffect, useMemo, useRef, useState, type ReactNode } from 'react'
+import { useCallback, useLayoutEffect, useMemo, useRef, useState, type ReactNode } from 'react'
 import { Icon } from './icons'
 import { Message, Notice } from './message'
 import { openSubmissions } from './use-conversation'
@@ -15,12 +15,14 @@ interface Props {
   messages: FlueConversationMessage[]
   settlements: FlueConversationSettlement[]
   isWorking: boolean
+  /** Counts what was sent from here: whoever sends wants to see it. */
+  sent: number
   empty: ReactNode
 }
 
-export function Transcript({ messages, settlements, isWorking, empty }: Props) {
+export function Transcript({ messages, settlements, isWorking, sent, empty }: Props) {
   const [count, setCount] = useState(LAST_MESSAGES)
-  const { frame, isAtEnd, toEnd } = useEnd(messages)
+  const { frame, isAtEnd, toEnd } = useEnd(messages, sent)
   const open = useMemo(() => openSubmissions(messages, settlements), [messages, settlements])
   const outcomes = useMemo(() => new Map(settlements.map((one) => [one.submissionId, one])), [settlements])
   const visible = messages.filter((message) => message.display !== 'hidden')
@@ -82,16 +84,17 @@ function standIn(settlement: FlueConversationSettlement): FlueConversationMessag
 }
 
 /** Keeps the end in sight while the reader is there, and leaves a reader who scrolled up alone. */
-function useEnd(messages: unknown) {
+function useEnd(messages: unknown, sent: number) {
   const frame = useRef<HTMLDivElement>(null)
   const isHeld = useRef(true)
   const [isAtEnd, setAtEnd] = useState(true)
 
-  const toEnd = () => {
+  const toEnd = useCallback(() => {
     isHeld.current = true
     setAtEnd(true)
     frame.current?.scrollTo({ top: frame.current.scrollHeight })
-  }
+  }, [])
+  useLayoutEffect(toEnd, [toEnd, sent])
 
   useLayoutEffect(() => {
     const area = frame.current!

@@ -82,7 +82,7 @@ async def send_page(segments: Sequence[str], send: Send, *, root_path: str = "",
 
 def page_file(segments: Sequence[str], root_path: str = "") -> PageFile | None:
     """What is at this path below the mount, or None."""
-    if not segments or segments == [""] or segments[0] == "chat":
+    if not segments or list(segments) == [""] or segments[0] == "chat":
         return PageFile(_document(root_path), "text/html; charset=utf-8", EACH_TIME)
     if len(segments) == 2 and segments[0] == "assets":
         return _built().get(f"assets/{segments[1]}")
