@@ -1,0 +1,90 @@
+"""uvicorn's server, run and stopped our way. Written against uvicorn.
+
+Laws. It owns no signal and no lifespan: who runs it says when to stop and keeps the application open around it. Stopping lets
+nobody in, lets answers in flight end within their time, and then ends every connection; nothing is waited for for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+
+from cairn.framework.http.access import Asgi
+from cairn.framework.http.connection import connection_factory
+from cairn.framework.http.limits import HttpLimits
+
+#: Seconds between two refreshes of the Date header.
+TICK_SECONDS = 1.0
+#: Seconds the last written bytes get to leave once every answer is complete.
+FLUSH_SECONDS = 1.0
+
+
+class Serving(uvicorn.Server):
+    """One process's HTTP server over sockets that are given to it."""
+
+    def __init__(self, app: Asgi, limits: HttpLimits, connections_max: int) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            http=connection_factory(limits, connections_max),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=limits.backlog,
+            timeout_keep_alive=limits.idle_seconds,  # type: ignore[arg-type]
+        )
+        super().__init__(config)
+        self._limits = limits
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask for the end. *Idempotent*; the event loop's thread only."""
+        self.should_exit = True
+        self._stop.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for each in sockets or ():
+            each.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.drain_seconds):
+                while self.server_state.tasks:
+                    await asyncio.wait(set(self.server_state.tasks))
+        for task in set(self.server_state.tasks):
+            task.cancel()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        """Whatever was written leaves, if the clients take it at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                while self.server_state.tasks or any(_unsent(each) for each in self.server_state.connections):
+                    await asyncio.sleep(0.01)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _unsent(connection: object) -> bool:
+    transport = getattr(connection, "transport", None)
+    return transport is not None and transport.get_write_buffer_size() > 0
