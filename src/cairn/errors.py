@@ -88,7 +88,13 @@ class NotFound(CairnError):
 
 
 class Conflict(CairnError):
-    """One idempotency key, two different bodies (S6); or a condition on the instance's uid that does not hold."""
+    """One idempotency key, two different bodies (S6): `fiber` is what the first one was accepted as. Or a condition on the
+    instance's uid that does not hold: `uid` is the one it has."""
+
+    def __init__(self, message: str, *, fiber: str | None = None, uid: str | None = None) -> None:
+        super().__init__(message)
+        self.fiber = fiber
+        self.uid = uid
 
 
 class ProducerConflict(Conflict):

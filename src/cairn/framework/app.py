@@ -1,6 +1,9 @@
-"""Agents, a store and a worker, assembled in one place you can read at a glance.
+"""Agents, a store, a worker and a server, assembled in one place you can read at a glance.
 
-async with App(agents=[triage]) as app:
+app = App(agents=[triage])                                  # an ASGI application: `cairn serve`, or `uvicorn app:app`
+FastAPI(lifespan=app.lifespan).mount("/ai", app)            # … or part of another one
+
+async with App(agents=[triage]) as app:                     # embedded: scripts, jobs, tests
     conversation = app.conversation(triage, "issue-17307")
     receipt = await conversation.send("Any update?", key="evt-1")
     reply = await receipt.reply()
@@ -10,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cairn.clock import Clock, SystemClock
 from cairn.errors import UsageError
@@ -29,6 +33,12 @@ from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store
 from cairn.runtime.worker import Worker, WorkerSettings
 
+if TYPE_CHECKING:
+    from cairn.framework.http.asgi import Http
+    from cairn.framework.http.auth import Authenticate
+    from cairn.framework.http.limits import HttpLimits
+    from cairn.framework.http.responses import Receive, Scope, Send
+
 
 class App:
     """Agents that can be talked to while it is open.
@@ -37,6 +47,10 @@ class App:
     `.cairn/cairn.db`. `serve=False` only reads and sends: another process runs the agents. A listener is called with each
     event after it is durable; whatever it does cannot change a run. `only` narrows what is run here to some conversations;
     the others can be sent to and read, and wait for a process that runs them.
+
+    Over HTTP: `auth` says who may call (`Tokens()`, a function of your own, `open_to_everyone()`); without it only this
+    machine is answered. `cors` are origins whose pages may call from a browser, `hosts` the names this server has beside
+    those of this machine, `proxies` the addresses whose forwarded headers are believed. `console=True` serves the chat page.
     """
 
     def __init__(
@@ -50,6 +64,12 @@ class App:
         clock: Clock | None = None,
         ids: Ids | None = None,
         settings: WorkerSettings | None = None,
+        auth: Authenticate | None = None,
+        cors: Sequence[str] = (),
+        hosts: Sequence[str] = (),
+        proxies: Sequence[str] | None = None,
+        limits: HttpLimits | None = None,
+        console: bool = False,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         self._ids: Ids = ids or SystemIds()
@@ -63,6 +83,47 @@ class App:
         self._applications: dict[str, AgentApplication] = {}
         self._store: Store | None = None
         self._worker: Worker | None = None
+        self.auth = auth
+        self._origins = (tuple(cors), tuple(hosts), None if proxies is None else tuple(proxies))
+        self._limits = limits
+        self._console = console
+        self._http: Http | None = None
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def ids(self) -> Ids:
+        return self._ids
+
+    @property
+    def http(self) -> Http:
+        """The HTTP side. Raises UsageError for origins, hosts or proxies that are none."""
+        if self._http is None:
+            from cairn.framework.http.asgi import Http
+            from cairn.framework.http.limits import HttpLimits
+            from cairn.framework.http.origin import LOOPBACK_PROXIES, OriginRules
+
+            cors, hosts, proxies = self._origins
+            rules = OriginRules(hosts=hosts, origins=cors, proxies=LOOPBACK_PROXIES if proxies is None else proxies)
+            self._http = Http(self, self._limits or HttpLimits(), rules, page=self._console)
+        return self._http
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: one request, or the life of the server."""
+        if scope["type"] == "http":
+            await self.http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await live(self, receive, send)
+        elif (await receive())["type"] == "websocket.connect":
+            await send({"type": "websocket.close", "code": 1008, "reason": "no route takes WebSockets"})
+
+    @asynccontextmanager
+    async def lifespan(self, host: object = None) -> AsyncIterator[None]:
+        """For an application this one is mounted in: `Starlette(lifespan=app.lifespan)`. It is open in between."""
+        async with self:
+            yield
 
     @property
     def agents(self) -> tuple[Agent[Any], ...]:
@@ -118,12 +179,16 @@ class App:
                 await self._close()
                 raise
             self._worker = worker
+        if self._http is not None:
+            self._http.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if self._http is not None:
+                self._http.stop()
             if self._worker is not None:
                 self._worker.stop()
                 await asyncio.shield(self._worker.join())
@@ -131,6 +196,8 @@ class App:
             await self._close()
 
     async def _close(self) -> None:
+        if self._http is not None:
+            self._http.close()
         await self._listeners.stop()
         for model in self._models.values():
             await _let_go(model)
@@ -170,6 +237,25 @@ class App:
         for agent in self.agents:
             if agent.model is not None:
                 await self._resolve(agent.model).warm()
+
+
+async def live(app: App, receive: Receive, send: Send) -> None:
+    """The lifespan protocol of ASGI: the App is open from startup to shutdown."""
+    await receive()
+    try:
+        app.http  # noqa: B018 - what is wrong with it is said now
+        await app.__aenter__()
+    except Exception as error:
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    try:
+        await app.__aexit__(None, None, None)
+    except Exception as error:
+        await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+        raise
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def _let_go(model: Model) -> None:

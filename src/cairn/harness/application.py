@@ -20,6 +20,7 @@ from cairn.harness.calls import LiveCall, bounded
 from cairn.harness.conversation import Conversation
 from cairn.harness.hooks import Settled
 from cairn.harness.loop import Loop, Services
+from cairn.harness.projection import PROJECTION, project
 from cairn.harness.sandbox.protocol import Sandbox
 from cairn.harness.settling import Reply
 from cairn.harness.tools import Tool
@@ -51,6 +52,10 @@ class AgentApplication:
         return h.HARNESS
 
     @property
+    def projection(self) -> int:
+        return PROJECTION
+
+    @property
     def serial(self) -> bool:
         return True
 
@@ -66,8 +71,9 @@ class AgentApplication:
     def load(self, data: bytes) -> Conversation:
         return Conversation.load(data)
 
-    def project(self, records: Sequence[r.Record]) -> bytes:
-        return b""
+    def project(self, state: Conversation | None, records: Sequence[r.Record]) -> bytes:
+        state = state or Conversation()
+        return project(state.shown, state.delivery_of, state.control.queue, records)
 
     def progress(self, record: r.Record) -> str | None:
         return record.submission if isinstance(record, _PROGRESS) else None

@@ -161,17 +161,19 @@ class CallRunner:
 
     async def _outcome(self, call: CallState, kind: h.CallOutcome, result: ToolResult, duration_ms: int) -> h.ToolOutcome:
         attempt = self._attempt
+        content = fitting(result.content)
         return h.ToolOutcome(
             submission=attempt.conversation.control.submission or "",
             turn=attempt.conversation.control.turn,
             call=call.id,
             name=call.name,
             outcome=kind,
-            content=await attempt.images.store(fitting(result.content)),
+            content=await attempt.images.store(content),
             at=attempt.now(),
             terminate=result.terminate and kind == "ok",
             details=details_of(result),
             duration_ms=duration_ms,
+            is_value=result.is_value and content == result.content,
         )
 
 

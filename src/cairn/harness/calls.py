@@ -58,6 +58,7 @@ class LiveCall:
         self._append = append
         self._run_sync = run_sync
         self._progress: str | None = None
+        self._shown: dict[tuple[str, str], r.Record] = {}
         self._shower: asyncio.Task[None] | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -83,17 +84,42 @@ class LiveCall:
         return self._sandbox
 
     def progress(self, text: str) -> None:
+        self._on_loop(lambda: self._take_progress(text))
+
+    def show(self, name: str, value: bytes) -> None:
+        record = h.DataShown(submission=self._submission, name=name, value=msgspec.Raw(value))
+        self._on_loop(lambda: self._take(("data", name), record))
+
+    def describe(self, values: bytes) -> None:
+        record = h.MetadataShown(submission=self._submission, value=msgspec.Raw(values))
+        # Each is merged into those before it: none replaces another.
+        self._on_loop(lambda: self._take(("metadata", str(len(self._shown))), record))
+
+    @property
+    def _submission(self) -> str:
+        """The submission this call is part of: the fiber's own, unless the fiber runs a hook after one."""
+        return self._fiber.id
+
+    def _on_loop(self, take: Callable[[], None]) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:  # a plain function in its thread
-            self._loop.call_soon_threadsafe(self._take_progress, text)
+            self._loop.call_soon_threadsafe(take)
         else:
-            self._take_progress(text)
+            take()
 
     def _take_progress(self, text: str) -> None:
-        if self._closed:
-            return
-        self._progress = encodable(text[-PROGRESS_CHARACTERS:])
+        if not self._closed:
+            self._progress = encodable(text[-PROGRESS_CHARACTERS:])
+            self._begin_to_show()
+
+    def _take(self, name: tuple[str, str], record: r.Record) -> None:
+        if not self._closed:
+            self._shown.pop(name, None)
+            self._shown[name] = record
+            self._begin_to_show()
+
+    def _begin_to_show(self) -> None:
         if self._shower is None or self._shower.done():
             self._shower = asyncio.ensure_future(self._show())
 
@@ -115,14 +141,17 @@ class LiveCall:
         await self._show_now()
 
     async def _show(self) -> None:
-        while self._progress is not None:
+        while self._progress is not None or self._shown:
             await self._show_now()
             await self._fiber.instance.clock.sleep(PROGRESS_SECONDS)
 
     async def _show_now(self) -> None:
+        records, self._shown = list(self._shown.values()), {}
         text, self._progress = self._progress, None
         if text is not None:
-            await self._append([h.ToolProgress(call=self._call, text=text)], Durability.DELTA)
+            records.append(h.ToolProgress(call=self._call, text=text))
+        if records:
+            await self._append(records, Durability.DELTA)
 
 
 class Overdue(Exception):

@@ -5,8 +5,11 @@ It wraps the loop's `CallContext` and adds nothing but clear errors; it holds no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+
+import msgspec
 
 from cairn.errors import UsageError
 
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+#: A data part's name: it becomes `data-<name>` in a client's message.
+DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: Bytes of one value that is shown: it is sent whole to every reader at each change.
+SHOWN_BYTES_MAX = 65_536
 
 
 class Context(Generic[S]):
@@ -67,6 +75,21 @@ class Context(Generic[S]):
         """Readers see `text` as the latest of this call; the model never does. Dropped once the call has settled."""
         self._call.progress(text)
 
+    def show(self, name: str, value: Any) -> None:
+        """People are shown `value` (JSON) beside the answer's words, as the data part `name`; the model is not.
+        The next value of that name replaces it.
+
+        *Durable* no later than this call's outcome. *Raises* UsageError for a name or a value that cannot be shown.
+        """
+        if not isinstance(name, str) or not DATA_NAME.fullmatch(name):
+            raise UsageError(f"ctx.show: {name!r} is no name; use letters, digits, '-', '_', '.', at most 64")
+        self._call.show(name, _json("ctx.show", value))
+
+    def describe(self, **values: Any) -> None:
+        """What clients are told about the answer (its `metadata`) from now on holds these values (JSON); objects are merged,
+        anything else is replaced. *Durable* and *Raises* as with `show`."""
+        self._call.describe(_json("ctx.describe", values))
+
     @overload
     async def step(
         self, name: str, callback: Callable[[], Awaitable[T]], *, repeat: Literal["safe", "keyed", "never"] = "safe"
@@ -85,3 +108,13 @@ class Context(Generic[S]):
         if self._no_steps:
             raise UsageError(self._no_steps)
         return await self._call.step(name, callback, repeat=repeat)
+
+
+def _json(where: str, value: Any) -> bytes:
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{where}: the value is not JSON: {error}") from None
+    if len(encoded) > SHOWN_BYTES_MAX:
+        raise UsageError(f"{where}: {len(encoded)} bytes are more than people can be shown at once ({SHOWN_BYTES_MAX})")
+    return encoded

@@ -30,6 +30,7 @@ from cairn.harness.messages import (
     ToolMessage,
     UserMessage,
 )
+from cairn.harness.projection import Shown, message_id
 from cairn.harness.render import delivery_message, missing_result, note_message
 from cairn.harness.submission import Control
 from cairn.runtime import records as r
@@ -47,6 +48,7 @@ class _Saved(msgspec.Struct):
     arguments: dict[str, msgspec.Raw]
     call_ids: list[str]
     has_images: bool
+    shown: Shown | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -64,6 +66,8 @@ class Conversation:
         """The agent's state, a JSON text a field."""
         self.versions: dict[str, int] = {}
         self.has_images = False
+        self.shown = Shown()
+        """Where the open answer stands, for clients."""
         self.arguments: dict[str, msgspec.Raw] = {}
         """What the calls of the open turn were called with, by call."""
         self.call_ids: list[str] = []
@@ -106,9 +110,13 @@ class Conversation:
 
     def message_of(self, submission: str) -> UserMessage:
         """A submission's message as the model reads it."""
-        delivery = self.entry(f"msg_{submission}").delivery
+        return delivery_message(self.delivery_of(submission))
+
+    def delivery_of(self, submission: str) -> h.Delivery:
+        """What was sent."""
+        delivery: h.Delivery | None = self.entry(message_id(submission)).delivery
         assert delivery is not None
-        return delivery_message(delivery)
+        return delivery
 
     def calls_of(self, submission: str) -> list[str]:
         """The names of the tools called in a submission, in order."""
@@ -142,6 +150,7 @@ class Conversation:
 
     def apply(self, record: r.Record, ordinal: int) -> None:
         self.control.apply(record)
+        self.shown.apply(record)
         handler = _HANDLERS.get(type(record))
         if handler is not None:
             handler(self, record, ordinal)
@@ -161,6 +170,7 @@ class Conversation:
                 arguments=self.arguments,
                 call_ids=self.call_ids,
                 has_images=self.has_images,
+                shown=self.shown,
             )
         )
 
@@ -173,6 +183,7 @@ class Conversation:
         made.values, made.versions = saved.values, saved.versions
         made._heads, made._unanswered, made.has_images = saved.heads, saved.unanswered, saved.has_images
         made.arguments, made.call_ids = saved.arguments, saved.call_ids
+        made.shown = saved.shown or Shown()
         return made
 
     # --- inside
@@ -243,7 +254,7 @@ def _accepted(self: Conversation, record: r.FiberAccepted, ordinal: int) -> None
         self._add(
             Entry(
                 kind="user",
-                id=f"msg_{record.fiber}",
+                id=message_id(record.fiber),
                 ordinal=ordinal,
                 at=record.at,
                 submission=record.fiber,
@@ -271,7 +282,7 @@ def _turn_started(self: Conversation, record: h.TurnStarted, ordinal: int) -> No
         if note.kind in _BEFORE:
             self._add_note(note, ordinal, record.turn, record.at, number)
     for submission in record.includes:
-        message = self.entry(f"msg_{submission}")
+        message = self.entry(message_id(submission))
         self._refer("m", self._index[message.id], ordinal)
     for number, note in enumerate(record.notes):
         if note.kind not in _BEFORE:

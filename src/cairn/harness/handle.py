@@ -27,7 +27,7 @@ from cairn.runtime import records as r
 from cairn.runtime.client import Client, settlement
 from cairn.runtime.instance import Fold
 from cairn.runtime.state import FiberState
-from cairn.runtime.storage.store import Address, InstanceRow, Store
+from cairn.runtime.storage.store import Address, InstanceRow, Store, UidCondition
 
 #: Characters of an idempotency key (Flue: 256).
 KEY_CHARACTERS_MAX = 256
@@ -43,6 +43,8 @@ class Receipt:
     submission: str
     offset: int
     """The head before it was admitted: following from here shows it and everything after."""
+    uid: str = ""
+    """The life of the conversation it was admitted to."""
     deduplicated: bool = False
     """Its key was known: nothing was admitted, this is the first one's receipt."""
 
@@ -88,40 +90,49 @@ class ConversationHandle:
         key: str | None = None,
         attachments: Sequence[Image] = (),
         data: Mapping[str, bytes] | None = None,
+        uid: str | UidCondition = UidCondition.ANY,
+        trace: Mapping[str, str] | None = None,
     ) -> Receipt:
         """The message is admitted: it will be answered, whatever crashes (S1).
 
         *Durable* when it returns. *Idempotent* by `key`: the same key with the same message is the first receipt again, with
         another message it raises Conflict (S6). `data` (a JSON text a field) is the state a *new* conversation begins with; an
-        existing one ignores it. *Raises* UsageError, StoreError.
+        existing one ignores it. `uid` is a condition, as an ETag is: the life of the conversation that is meant, or ABSENT.
+        *Raises* Conflict or NotFound when that does not hold, UsageError, StoreError.
         """
+        if isinstance(message, str) and not message.strip() and not attachments:
+            raise UsageError("an empty message was sent; it needs words, or an attachment")
         delivery = message if isinstance(message, h.Delivery) else h.Delivery(body=message)
         if attachments:
             delivery = msgspec.structs.replace(delivery, attachments=(*delivery.attachments, *attachments))
         _check_delivery(delivery)
         check_key(key)
-        if data:
-            data = self._application.agent.first_state(data)
+        first: Mapping[str, bytes] = {}
+        if data and not await self.exists():
+            first = self._application.agent.first_state(data)
         images = Images(self._store, self.address.tenant)
         stored = await images.store(delivery.attachments)
         delivery = msgspec.structs.replace(delivery, attachments=stored)
-        return await self._admit(delivery, key, data or {})
-
-    async def _admit(self, delivery: h.Delivery, key: str | None, data: Mapping[str, bytes]) -> Receipt:
         body = msgspec.json.encode(delivery)
-        submission = self._ids.new("sub") if key is None else _keyed_id(self.address, key)
-        now = self._clock.wall()
-        accepted = r.FiberAccepted(fiber=submission, method=h.SUBMISSION, at=now, arguments=msgspec.Raw(body), key=key)
-        changes = {name: msgspec.Raw(value) for name, value in data.items()}
+        accepted = r.FiberAccepted(
+            fiber=self._ids.new("sub") if key is None else _keyed_id(self.address, key),
+            method=h.SUBMISSION,
+            at=self._clock.wall(),
+            arguments=msgspec.Raw(body),
+            key=key,
+            trace=dict(trace or {}),
+        )
+        changes = {name: msgspec.Raw(value) for name, value in first.items()}
         admitted = await self._client.admit(
             self.id,
             accepted,
-            hashlib.sha256(body).digest(),
+            _digest(body, data or {}),
+            uid=uid,
             first=(r.StateChanged(changes=changes),) if changes else (),
             blobs=tuple(image.blob for image in delivery.attachments if image.blob is not None),
         )
         offset = log.BEGINNING if admitted.duplicate else admitted.offset
-        return Receipt(self, admitted.fiber, offset, admitted.duplicate)
+        return Receipt(self, admitted.fiber, offset, admitted.uid, admitted.duplicate)
 
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None
@@ -203,6 +214,14 @@ def _reply(submission: str, outcome: r.Outcome, result: msgspec.Raw, error: r.Er
     raise FiberFailed(f"submission '{submission}' {outcome}: {why}", outcome=outcome)
 
 
+def _digest(body: bytes, data: Mapping[str, bytes]) -> bytes:
+    """What one key stands for: the message, and the first state that came with it."""
+    given = hashlib.sha256(body)
+    for name in sorted(data):
+        given.update(msgspec.json.encode(name) + data[name])
+    return given.digest()
+
+
 def _keyed_id(address: Address, key: str) -> str:
     """The same for the same key, so that a client which lost the answer can compute the id it would have got."""
     text = "\n".join(("cairn-submission", address.tenant, address.kind, address.id, key))
@@ -210,9 +229,7 @@ def _keyed_id(address: Address, key: str) -> str:
 
 
 def _check_delivery(delivery: h.Delivery) -> None:
-    """Raises UsageError for a message no provider would take, or no log."""
-    if delivery.kind == "user" and not delivery.body.strip() and not delivery.attachments:
-        raise UsageError("an empty message was sent; it needs words, or an attachment")
+    """Raises UsageError for a message that no log would take."""
     if not _is_text(delivery.body):
         raise UsageError("the message is not UTF-8 text: it holds half of a surrogate pair")
 

@@ -41,7 +41,7 @@ class HookRunner:
         event = Received(
             submission=unheard,
             message=conversation.message_of(unheard),
-            text=conversation.entry(f"msg_{unheard}").text,
+            text=conversation.delivery_of(unheard).body,
         )
         return await self._run(attempt.agent.message_hooks, "on_message", unheard, event, cut)
 

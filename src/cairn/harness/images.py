@@ -32,7 +32,7 @@ class Images:
         if not isinstance(block, Image) or block.data is None:
             return block
         hash = await self._store.put_blob(self._tenant, block.data)
-        return msgspec.structs.replace(block, blob=hash, data=None)
+        return msgspec.structs.replace(block, blob=hash, data=None, size=len(block.data))
 
     async def load(self, request: ModelRequest) -> ModelRequest:
         """The request with image bytes in place; messages without images keep their identity, those with keep theirs too."""

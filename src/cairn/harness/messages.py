@@ -52,6 +52,8 @@ class Image(Block, frozen=True, tag="image"):
     blob: str | None = None
     data: bytes | None = None
     filename: str | None = None
+    size: int | None = None
+    """In bytes, once stored."""
 
 
 Content = Text | Thinking | ToolCall | Image

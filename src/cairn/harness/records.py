@@ -2,7 +2,8 @@
 
 Laws. Pure. A record is frozen; its tag is its durable name and never changes meaning; new fields are optional (S15).
 Intents come before effects (`tool.called`, `turn.started`), outcomes after (`tool.outcome`, `message.completed`, …).
-A *fact* is synced when its append returns; only `message.delta`, `tool.progress` and `tool.process` are deltas.
+A *fact* is synced when its append returns; `message.delta`, `tool.progress`, `tool.process`, `data.shown` and
+`metadata.shown` are deltas.
 
 One submission, sequential tool step, as it stands in the log (`|` separates synced commits):
 
@@ -165,6 +166,23 @@ class ToolOutcome(Record, frozen=True, tag="tool.outcome"):
     terminate: bool = False
     details: msgspec.Raw = NULL
     duration_ms: int = 0
+    is_value: bool = False
+    """The content is one text, the JSON of what the tool returned."""
+
+
+class DataShown(Record, frozen=True, tag="data.shown"):
+    """Something people are shown beside the words of an answer, and the model never; the next of that name replaces it."""
+
+    submission: str
+    name: str
+    value: msgspec.Raw
+
+
+class MetadataShown(Record, frozen=True, tag="metadata.shown"):
+    """A JSON object that is merged, deeply, into what clients are told about the answer."""
+
+    submission: str
+    value: msgspec.Raw
 
 
 class HookCompleted(Record, frozen=True, tag="hook.completed"):
@@ -198,6 +216,8 @@ HARNESS: tuple[type[Record], ...] = (
     ToolProcess,
     ToolProgress,
     ToolOutcome,
+    DataShown,
+    MetadataShown,
     HookCompleted,
     ConversationRewound,
 )

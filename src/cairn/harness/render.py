@@ -5,6 +5,8 @@ from __future__ import annotations
 from cairn.harness.messages import Image, Text, ToolCall, ToolMessage, UserMessage
 from cairn.harness.records import Delivery, Note
 
+#: Providers refuse a message without words.
+EMPTY = "(an empty message)"
 CONTINUE = (
     "Your last message was cut off by an interruption on our side; what the user has received of it stands above. "
     "Go on exactly after its last character. Do not repeat or rephrase any of it, and do not mention the interruption."
@@ -29,7 +31,8 @@ def delivery_message(delivery: Delivery) -> UserMessage:
     """A delivery as the model reads it: a person's words as they are, a signal in a tag with its escaped body."""
     images: tuple[Text | Image, ...] = delivery.attachments
     if delivery.kind == "user":
-        return UserMessage(content=(Text(text=delivery.body), *images))
+        words = delivery.body if delivery.body.strip() or images else EMPTY
+        return UserMessage(content=(Text(text=words), *images))
     # Imported here: it brings urllib and http.client, a tenth of what starting an agent costs.
     from xml.sax.saxutils import escape, quoteattr
 

@@ -36,6 +36,8 @@ class ToolResult:
     """Skip the next model call, if every result of the batch says so."""
     details: Any = None
     """For people and programs; the model does not see it. JSON."""
+    is_value: bool = False
+    """The content is one text, the JSON of a value: clients are given the value."""
 
 
 class CallContext(Protocol):
@@ -66,6 +68,14 @@ class CallContext(Protocol):
 
     def progress(self, text: str) -> None:
         """Show readers the last of what is happening; dropped once the call has settled."""
+        ...
+
+    def show(self, name: str, value: bytes) -> None:
+        """People are shown `value`, a JSON text, beside the answer's words; the next of that name replaces it."""
+        ...
+
+    def describe(self, values: bytes) -> None:
+        """The JSON object is merged into what clients are told about the answer."""
         ...
 
     async def process_started(self, process: ProcessInfo) -> None:
@@ -105,7 +115,7 @@ def result_of(tool: str, value: Any) -> ToolResult:
     else as JSON. Total: a value that is no JSON becomes an error result that says the call itself was made."""
     if isinstance(value, ToolResult):
         content = (value.content,) if isinstance(value.content, str) else value.content
-        return ToolResult(_blocks(content), value.is_error, value.terminate, value.details)
+        return ToolResult(_blocks(content), value.is_error, value.terminate, value.details, value.is_value)
     if isinstance(value, (str, Text, Image)):
         return ToolResult(_blocks((value,)))
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (Text, Image)) for item in value):
@@ -113,7 +123,7 @@ def result_of(tool: str, value: Any) -> ToolResult:
     if value is None:
         return ToolResult(_blocks(()))
     try:
-        return ToolResult((Text(text=msgspec.json.encode(value).decode()),))
+        return ToolResult((Text(text=msgspec.json.encode(value).decode()),), is_value=True)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         text = (
             f"{tool} ran to its end, but what it returned ({type(value).__name__}) cannot be shown: {error}. Do not assume "

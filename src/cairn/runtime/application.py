@@ -45,9 +45,16 @@ class Application(Protocol):
 
     def load(self, data: bytes) -> Any: ...
 
-    def project(self, records: Sequence[Record]) -> bytes:
-        """The wire form of one batch, stored beside it, without what is only known at commit."""
-        ...
+    @property
+    def projection(self) -> int:
+        """The version of `project`, stored with each row (S15); 0 when it projects nothing."""
+        return 0
+
+    def project(self, state: Any, records: Sequence[Record]) -> bytes:
+        """The wire form of one batch, stored beside it, without what is only known at commit.
+
+        `state` is the owner's fold before the batch; None for a request, which knows none."""
+        return b""
 
     def progress(self, record: Record) -> str | None:
         """The fiber for which this record is a new durable fact: an outcome, not an intent."""

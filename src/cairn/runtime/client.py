@@ -155,7 +155,8 @@ class Client:
         return (await settlement(self.store, receipt.n, receipt.fiber, after=receipt.offset)).value(type)
 
     def _batch(self, *records: r.Record) -> Batch:
-        return Batch(r.encode(records), self.application.project(records))
+        application = self.application
+        return Batch(r.encode(records), application.project(None, records), application.projection)
 
     def _creation(self, address: Address, now: float, first: tuple[r.Record, ...]) -> Creation:
         uid = self.ids.new("inst")

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import Fenced, FiberFailed, StoreCorrupt, StoreError
+from cairn.errors import Fenced, FiberFailed, NotFound, StoreCorrupt, StoreError
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
@@ -70,13 +70,16 @@ class Fold:
         self.application = application
         self.n = n
         self.address = address
+        self._decoder = r.decoder(application.records)
+        self._begin()
+
+    def _begin(self) -> None:
         self.head = log.BEGINNING
         self.runtime = RuntimeState()
-        self.state: Any = application.initial()
+        self.state: Any = self.application.initial()
         self.rows_since_checkpoint = 0
         self.bytes_since_checkpoint = 0
         self.checkpoint_bytes = 0
-        self._decoder = r.decoder(application.records)
 
     async def load(self, store: Store, at: int | None = None) -> None:
         """Fold from the newest checkpoint to the head (or to ordinal `at`). Raises StoreCorrupt (S14)."""
@@ -87,16 +90,24 @@ class Fold:
         await self.catch_up(store, at)
 
     async def catch_up(self, store: Store, at: int | None = None) -> None:
-        """Fold what was appended since."""
+        """Fold what was appended since. A fold that ends inside a range that was merged is folded anew: the merged row holds
+        some of what it has."""
         async for row in log.read(store, self.n, self.head):
             if at is not None and row.ordinal > at:
                 return
+            if row.merged_from is not None and row.merged_from <= self.head < row.ordinal:
+                break
             self.apply_row(row)
+        else:
+            return
+        self._begin()
+        await self.load(store, at)
 
     def apply_row(self, row: Row) -> None:
+        """Fold the row that follows. Raises StoreCorrupt when another one does (S2), or it cannot be read (S14)."""
         if row.ordinal <= self.head:
             return
-        if row.prev != self.head and row.merged_from is None:
+        if row.prev != self.head:
             raise StoreCorrupt(
                 f"{self.address}: batch {row.ordinal} follows {row.prev}, but the last one read is {self.head}; "
                 f"a batch is missing (S2). Restore the store from a backup"
@@ -273,9 +284,13 @@ class Instance(Fold):
             self.announce()
 
     async def watch(self) -> None:
-        """Keep folding what others append, until cancelled; `changed` tells."""
+        """Keep folding what others append, until cancelled; `changed` tells. An instance that is deleted has no owner."""
         while not self.fenced:
-            await self.sync(await self.store.changed(self.n, self.head))
+            try:
+                await self.sync(await self.store.changed(self.n, self.head))
+            except NotFound:
+                self.fence()
+                return
             if self.runtime.epoch > self.epoch:
                 self.fence()
 
@@ -335,7 +350,8 @@ class Instance(Fold):
             await self.store.release(self.n, self.epoch, None)
 
     def _batch(self, records: Sequence[r.Record]) -> Batch:
-        return Batch(r.encode(records), self.application.project(records))
+        application = self.application
+        return Batch(r.encode(records), application.project(self.state, records), application.projection)
 
     async def _advance(self, prev: int, ordinal: int, records: Sequence[r.Record]) -> None:
         """Apply own records at `ordinal`, after whatever others put before them."""

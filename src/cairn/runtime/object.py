@@ -151,7 +151,9 @@ class ObjectApplication:
         fold.fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         return fold
 
-    def project(self, records: Sequence[r.Record]) -> bytes:
+    projection = 0
+
+    def project(self, state: Any, records: Sequence[r.Record]) -> bytes:
         return b""
 
     def progress(self, record: r.Record) -> str | None:

@@ -68,6 +68,8 @@ class FiberAccepted(Record, frozen=True, tag="fiber.accepted"):
     arguments: msgspec.Raw = NULL
     key: str | None = None
     timeout_seconds: float | None = None
+    trace: dict[str, str] = {}
+    """W3C trace context (`traceparent`, `tracestate`) of whoever asked: the parent of its spans."""
 
 
 class FiberStarted(Record, frozen=True, tag="fiber.started"):

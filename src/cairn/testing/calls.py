@@ -44,6 +44,8 @@ class Call(Generic[S]):
             kind: StateType[Any] = StateType(type(state))
             self.draft = Draft(kind, kind.dump(state))
         self.progress_shown: list[str] = []
+        self.data_shown: dict[str, Any] = {}
+        self.metadata_shown: dict[str, Any] = {}
         self.processes: list[ProcessInfo] = []
         self.steps_done: dict[str, Any] = {} if steps_done is None else steps_done
         self._steps_named: set[str] = set()
@@ -59,6 +61,12 @@ class Call(Generic[S]):
 
     def progress(self, text: str) -> None:
         self.progress_shown.append(text)
+
+    def show(self, name: str, value: bytes) -> None:
+        self.data_shown[name] = msgspec.json.decode(value)
+
+    def describe(self, values: bytes) -> None:
+        self.metadata_shown.update(msgspec.json.decode(values))
 
     async def process_started(self, process: ProcessInfo) -> None:
         self.processes.append(process)

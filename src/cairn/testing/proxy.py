@@ -1,6 +1,6 @@
 """A store in front of a store: every call passes one place, `through`, which a subclass overrides.
 
-It knows nothing of faults or histories; it exists so that each of them is one method and not twenty-six.
+It knows nothing of faults or histories; it exists so that each of them is one method and not one per call.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from cairn.runtime.storage.store import (
     Creation,
     Due,
     DueRow,
+    Forked,
     InstanceRow,
     Problem,
     Row,
     Store,
     StoreInfo,
+    TokenRow,
     UidCondition,
     WorkerRow,
 )
 
 T = TypeVar("T")
 
-#: The calls that add a batch to a log: what a crash point is before or after, and what a history must account for.
-WRITES = frozenset({"admit", "append", "claim", "release"})
+#: The calls that change a log: what a crash point is before or after.
+WRITES = frozenset({"admit", "append", "claim", "release", "fork", "delete", "merge"})
 
 #: The calls that wait for somebody else.
 WAITS = frozenset({"changed", "wait_for_work"})
@@ -40,6 +42,11 @@ class StoreProxy:
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
+
+    @property
+    def path(self) -> str:
+        """Where the store is: its owners' locks lie beside it."""
+        return str(getattr(self.inner, "path", ":memory:"))
 
     async def through(self, name: str, arguments: tuple[Any, ...], call: Callable[[], Awaitable[T]]) -> T:
         """Override: do something before, after or instead of `await call()`."""
@@ -67,13 +74,22 @@ class StoreProxy:
         return await self.through("instance", (n,), lambda: self.inner.instance(n))
 
     async def instances(
-        self, *, kind: str | None = None, tenant: str | None = None, after: int = 0, limit: int = 100
+        self,
+        *,
+        kind: str | None = None,
+        tenant: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        newest_first: bool = False,
+        before: int | None = None,
     ) -> list[InstanceRow]:
-        arguments = (kind, tenant, after, limit)
+        arguments = (kind, tenant, after, limit, newest_first, before)
         return await self.through(
             "instances",
             arguments,
-            lambda: self.inner.instances(kind=kind, tenant=tenant, after=after, limit=limit),
+            lambda: self.inner.instances(
+                kind=kind, tenant=tenant, after=after, limit=limit, newest_first=newest_first, before=before
+            ),
         )
 
     async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
@@ -82,6 +98,19 @@ class StoreProxy:
 
     async def changed(self, n: int, after: int, timeout: float | None = None) -> int:
         return await self.through("changed", (n, after, timeout), lambda: self.inner.changed(n, after, timeout))
+
+    async def boundary(self, n: int, at: int) -> int:
+        return await self.through("boundary", (n, at), lambda: self.inner.boundary(n, at))
+
+    async def fork(self, source: int, at: int, address: Address, creation: Creation) -> Forked:
+        arguments = (source, at, address, creation)
+        return await self.through("fork", arguments, lambda: self.inner.fork(source, at, address, creation))
+
+    async def delete(self, n: int) -> bool:
+        return await self.through("delete", (n,), lambda: self.inner.delete(n))
+
+    async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
+        return await self.through("merge", (n, first, last, batch), lambda: self.inner.merge(n, first, last, batch))
 
     async def register(self, worker: WorkerRow, lease_seconds: float, alive: Callable[[], bool]) -> None:
         arguments = (worker, lease_seconds, alive)
@@ -129,6 +158,13 @@ class StoreProxy:
     async def checkpoint(self, n: int, at_or_before: int | None = None) -> tuple[int, bytes] | None:
         return await self.through("checkpoint", (n, at_or_before), lambda: self.inner.checkpoint(n, at_or_before))
 
+    async def save_snapshot(self, n: int, ordinal: int, projection: int, state: bytes) -> None:
+        arguments = (n, ordinal, projection, state)
+        return await self.through("save_snapshot", arguments, lambda: self.inner.save_snapshot(n, ordinal, projection, state))
+
+    async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
+        return await self.through("snapshot", (n, projection), lambda: self.inner.snapshot(n, projection))
+
     async def put_blob(self, tenant: str, data: bytes) -> str:
         return await self.through("put_blob", (tenant, data), lambda: self.inner.put_blob(tenant, data))
 
@@ -137,6 +173,18 @@ class StoreProxy:
 
     async def collect_blobs(self, grace_seconds: float) -> int:
         return await self.through("collect_blobs", (grace_seconds,), lambda: self.inner.collect_blobs(grace_seconds))
+
+    async def put_token(self, token: TokenRow) -> None:
+        return await self.through("put_token", (token,), lambda: self.inner.put_token(token))
+
+    async def token(self, hash: str) -> TokenRow | None:
+        return await self.through("token", (hash,), lambda: self.inner.token(hash))
+
+    async def tokens(self, tenant: str | None = None) -> list[TokenRow]:
+        return await self.through("tokens", (tenant,), lambda: self.inner.tokens(tenant))
+
+    async def delete_token(self, name: str, tenant: str = "default") -> bool:
+        return await self.through("delete_token", (name, tenant), lambda: self.inner.delete_token(name, tenant))
 
     async def backup(self, path: str) -> None:
         return await self.through("backup", (path,), lambda: self.inner.backup(path))

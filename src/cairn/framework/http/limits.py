@@ -101,6 +101,17 @@ class HttpLimits:
     conversations_page_max: int = 1_000
     """Conversations in one page of a list."""
 
+    # --- what is remembered of conversations ------------------------------------------------------------------------
+
+    fold_rows: int = 1_000
+    """Batches that are folded for a history before other requests get a turn."""
+    snapshot_bytes: int = 64 * MB
+    """Conversations kept folded for the next reader; the longest unread is forgotten first."""
+    frames_max: int = 4_096
+    """Encoded ranges kept for other readers of the same conversation …"""
+    frames_bytes: int = 32 * MB
+    """… and what they may weigh together."""
+
     # --- live readers -----------------------------------------------------------------------------------------------
 
     long_poll_seconds: float = 30.0

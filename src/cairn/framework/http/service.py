@@ -1,0 +1,77 @@
+"""What handlers work with: the agents, the store, and what is kept of conversations for readers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cairn.errors import NotFound
+from cairn.framework.http import problems
+from cairn.framework.http.auth import Authenticator
+from cairn.framework.http.frames import Frames
+from cairn.framework.http.limits import HttpLimits
+from cairn.framework.http.quota import Quota
+from cairn.framework.http.request import Request
+from cairn.framework.http.snapshots import Snapshots
+from cairn.harness.agent import Agent
+from cairn.harness.handle import ConversationHandle
+from cairn.runtime.storage.store import Address, InstanceRow, Store
+
+if TYPE_CHECKING:
+    from cairn.framework.app import App
+
+
+class Service:
+    """One open App, as its HTTP side sees it."""
+
+    def __init__(self, app: App, limits: HttpLimits, authenticator: Authenticator, quota: Quota) -> None:
+        self.app = app
+        self.limits = limits
+        self.authenticator = authenticator
+        self.quota = quota
+        self.snapshots = Snapshots(app.store, limits)
+        self.frames = Frames(app.store, self.snapshots, limits)
+        self.stopping = asyncio.Event()
+        """Set when the server stops: live readers are let go, and come back to the next one."""
+
+    @property
+    def store(self) -> Store:
+        return self.app.store
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:  # type: ignore[type-arg]
+        return {agent.name: agent for agent in self.app.agents}
+
+    def agent(self, request: Request) -> Agent:  # type: ignore[type-arg]
+        """The agent the path names. Raises the 404."""
+        found = self.agents.get(request.kind)
+        if found is None:
+            known = ", ".join(sorted(name for name in self.agents if request.identity.sees(name))) or "none"
+            raise problems.Problem(
+                "route_not_found", 404, "There is nothing here.", f"There is no such agent; there are: {known}."
+            )
+        return found
+
+    def address(self, request: Request) -> Address:
+        """The conversation the path names. Raises the 400 for what cannot be an id."""
+        self.agent(request)
+        return self.handle(request).address
+
+    def handle(self, request: Request) -> ConversationHandle:
+        self.agent(request)
+        return self.app.conversation(request.kind, request.conversation, tenant=request.identity.tenant)
+
+    async def row(self, request: Request) -> InstanceRow:
+        """The conversation's row. Raises the 404 when nothing was ever sent to it."""
+        row = await self.store.find(self.address(request))
+        if row is None:
+            raise problems.stream_not_found(request.kind, request.conversation)
+        return row
+
+    async def gone(self, row: InstanceRow) -> bool:
+        """Whether the conversation was deleted since."""
+        try:
+            return await self.store.instance(row.n) is None
+        except NotFound:
+            return True

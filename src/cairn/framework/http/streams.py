@@ -1,0 +1,174 @@
+"""Following a conversation: what is new after an offset, at once, as a long-poll, or for ever as server-sent events.
+
+Laws. Every byte comes from a range read of the store (`frames.py`); what wakes a reader is only a hint to read. A reader is a
+position and nothing else: a slow one holds no queue, its next frame is larger. Nothing is sent before it is durable, and no
+stream ends by itself: a client that is let go comes back with its offset. A stuck reader, a revoked credential and a deleted
+conversation end a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import msgspec
+
+from cairn.errors import NotFound
+from cairn.framework.http import offsets, problems
+from cairn.framework.http.frames import Frame
+from cairn.framework.http.request import Request
+from cairn.framework.http.responses import HARDENING, JSON, NO_STORE, Receive, Send, encoded, send_bytes
+from cairn.framework.http.service import Service
+from cairn.runtime.storage.store import InstanceRow
+
+_SSE_HEADERS = encoded(
+    {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no", **HARDENING}
+)
+_HEARTBEAT = b": heartbeat\n\n"
+
+
+async def updates(service: Service, request: Request, send: Send) -> None:
+    """`GET /agents/{kind}/{id}?view=updates`."""
+    if request.values("tail"):
+        raise problems.invalid_request("'tail' is not possible.")
+    given = request.value("offset")
+    if given is None:
+        raise problems.invalid_request("'offset' is needed: -1 for everything, or where the last answer ended.")
+    after, live = offsets.ordinal(given), request.value("live")
+    if live not in (None, "long-poll", "sse"):
+        raise problems.invalid_request(f"live='{live[:40]}' is none of long-poll, sse.")
+    row = await service.row(request)
+    if after > max(row.head, row.reserved):
+        raise problems.offset_gone(given, offsets.text(row.head))
+    if live == "sse":
+        with service.quota.reader(request.identity, request.peer):
+            await _Stream(service, request, send, row, after).run()
+        return
+    if live == "long-poll":
+        with service.quota.reader(request.identity, request.peer):
+            if not await _wait(service, request, row, after):
+                return
+    await _answer(service, send, row, after)
+
+
+async def _answer(service: Service, send: Send, row: InstanceRow, after: int) -> None:
+    head = (await service.store.instance(row.n) or row).head
+    frame = await service.frames.after(row, after, head)
+    headers = {**NO_STORE, "stream-next-offset": offsets.text(frame.next)}
+    if frame.next >= head:
+        headers["stream-up-to-date"] = "true"
+    await send_bytes(send, 200, b"[%s]" % _with_checkpoint(row, frame), JSON, headers)
+
+
+def _checkpoint(row: InstanceRow) -> bytes:
+    return msgspec.json.encode({"type": "stream-checkpoint", "incarnation": row.incarnation})
+
+
+def _with_checkpoint(row: InstanceRow, frame: Frame) -> bytes:
+    checkpoint = _checkpoint(row)
+    return b"%s,%s" % (checkpoint, frame.chunks) if frame.chunks else checkpoint
+
+
+async def _wait(service: Service, request: Request, row: InstanceRow, after: int) -> bool:
+    """Park until something is beyond `after`, time is over, or the server stops; False when the client has gone."""
+    if row.head > after:
+        return True
+    arrived = service.store.changed(row.n, after, service.limits.long_poll_seconds)
+    return await _first(arrived, service.stopping.wait(), gone=_gone(request.receive))
+
+
+async def _gone(receive: Receive) -> None:
+    """Until the client has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _first(*work: Awaitable[Any], gone: Awaitable[None]) -> bool:
+    """Wait for one of the works; False when the client went first. What is still at work is cancelled."""
+    left = asyncio.ensure_future(gone)
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.wait([left, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+        return not left.done() or any(task.done() for task in tasks)
+    finally:
+        for task in (left, *tasks):
+            task.cancel()
+        await asyncio.gather(left, *tasks, return_exceptions=True)
+
+
+class _Stream:
+    """One reader of server-sent events."""
+
+    def __init__(self, service: Service, request: Request, send: Send, row: InstanceRow, after: int) -> None:
+        self._service = service
+        self._request = request
+        self._send = send
+        self._row = row
+        self._after = after
+        self._clock = service.app.clock
+        self._said = self._controlled = self._checked = self._clock.monotonic()
+
+    async def run(self) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+        try:
+            await _first(self._tell(), self._service.stopping.wait(), gone=_gone(self._request.receive))
+        except (NotFound, TimeoutError):
+            pass  # deleted, or the client takes nothing any more: either way there is nobody left to tell
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _tell(self) -> None:
+        """The checkpoint, and from then on everything there is."""
+        await self._write(b"event: data\ndata:[%s]\n\n" % _checkpoint(self._row))
+        head = self._row.head
+        while True:
+            frame = await self._service.frames.after(self._row, self._after, head)
+            if not frame.rows and self._after < head:
+                raise NotFound("the conversation was deleted")
+            self._after = frame.next
+            await self._write(_events(frame, is_up_to_date=frame.next >= head), control=True)
+            while self._after >= head:
+                head = await self._idle()
+
+    async def _idle(self) -> int:
+        """Wait for the next append, saying every now and then that the stream lives; returns the head."""
+        limits = self._service.limits
+        wait = min(limits.heartbeat_seconds, self._until_check())
+        head = await self._service.store.changed(self._row.n, self._after, wait)
+        now = self._clock.monotonic()
+        if now - self._checked >= limits.identity_recheck_seconds:
+            self._checked = now
+            if not await self._service.authenticator.still_valid(self._request.identity):
+                raise NotFound("the credential was revoked")
+        if head > self._after:
+            return head
+        if now - self._controlled >= limits.control_seconds:
+            await self._write(_control(self._after, is_up_to_date=True), control=True)
+        elif now - self._said >= limits.heartbeat_seconds:
+            await self._write(_HEARTBEAT)
+        return head
+
+    def _until_check(self) -> float:
+        """Seconds until the credential has to be looked at again; a person at this machine has none."""
+        limits = self._service.limits
+        return limits.identity_recheck_seconds if self._service.app.auth is not None else limits.heartbeat_seconds
+
+    async def _write(self, data: bytes, *, control: bool = False) -> None:
+        async with asyncio.timeout(self._service.limits.write_stall_seconds):
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._said = self._clock.monotonic()
+        if control:
+            self._controlled = self._said
+
+
+def _events(frame: Frame, *, is_up_to_date: bool) -> bytes:
+    data = b"event: data\ndata:[%s]\n\n" % frame.chunks if frame.chunks else b""
+    return data + _control(frame.next, is_up_to_date=is_up_to_date)
+
+
+def _control(ordinal: int, *, is_up_to_date: bool) -> bytes:
+    up_to_date = b',"upToDate":true' if is_up_to_date else b""
+    return b'event: control\ndata:{"streamNextOffset":"%s"%s}\n\n' % (offsets.text(ordinal).encode(), up_to_date)

@@ -1,0 +1,442 @@
+"""What people's clients are shown of a batch: the wire chunks stored beside its records.
+
+Laws. Pure, and computed once, when the batch is appended: a reader only ever scans a range. A stored chunk is one JSON object a
+line, without `conversationId` and `position`: both are known only at commit, and differ in a fork; readers splice them in.
+There are twelve types of chunks and there will never be another: clients refuse what they do not know, so what is new goes
+into new fields. All steps of an answer are one message, the first step's. A text that was shown is never taken back.
+`Shown` is the little that has to be remembered between batches; it is part of the conversation's fold.
+
+    message-appended            a person's message at admission (again when it joins an answer), signals, advisories
+    message-started … message-completed     one step of an answer; deltas and tool-input in between
+    tool-output | -error        one a call, as soon as it is durable
+    data-part, message-metadata what an agent shows beside its words
+    submission-settled          the one outcome, last
+    conversation-reset          birth, and a rewind: the reader gets a snapshot for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from cairn.harness import records as h
+from cairn.harness.messages import Image, Text, Thinking, ToolCall
+from cairn.runtime import records as r
+
+#: The version of what is below, stored with each row. A change of meaning raises it (S15).
+PROJECTION = 1
+
+Chunk = dict[str, Any]
+#: Finds the message of a submission that was admitted earlier.
+Find = Callable[[str], h.Delivery]
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode_delivery = msgspec.json.Decoder(h.Delivery).decode
+
+_ABORTED = "Submission was aborted."
+_INTERRUPTED = "The answer was interrupted."
+_CONTINUED = "It continues from what was said."
+
+
+class Shown(msgspec.Struct, omit_defaults=True):
+    """Where the open answer stands, for clients."""
+
+    submission: str = ""
+    answer: str = ""
+    """The id of the message all its steps are shown as."""
+    attempt: int = 0
+    is_open: bool = False
+    """A step has begun and not ended."""
+    streamed: list[tuple[int, str, int]] = []
+    """Block, kind and length of what was shown of the open step."""
+    progress: list[str] = []
+    """Calls whose progress is shown."""
+    held: list[Chunk] = []
+    """What was shown before the answer had a message to hang it on."""
+
+    def copy(self) -> Shown:
+        twin = msgspec.structs.replace(self)
+        twin.streamed, twin.progress, twin.held = self.streamed[:], self.progress[:], self.held[:]
+        return twin
+
+    def apply(self, record: r.Record) -> None:
+        """Remember that this record was shown."""
+        handler = _MEMORY.get(type(record))
+        if handler is not None:
+            handler(self, record)
+
+
+def project(shown: Shown, find: Find, waiting: Sequence[str], records: Sequence[r.Record]) -> bytes:
+    """The chunks of one batch. `shown` is as it was before it and is not changed; `waiting` are the submissions nobody has read
+    yet, which a rewind keeps."""
+    if not any(type(record) in _CHUNKS for record in records):
+        return b""
+    shown = shown.copy()
+    lines: list[bytes] = []
+    for record in _shown_order(records):
+        handler = _CHUNKS.get(type(record))
+        if handler is not None:
+            lines.extend(_encode(chunk) for chunk in handler(_Place(shown, find, waiting), record))
+        shown.apply(record)
+    return b"\n".join(lines)
+
+
+def _shown_order(records: Sequence[r.Record]) -> Sequence[r.Record]:
+    """Messages that joined an answer settle before the one that it answers."""
+    if sum(isinstance(record, r.FiberSettled) for record in records) < 2:
+        return records
+    return sorted(records, key=lambda record: isinstance(record, r.FiberSettled) and record.answered_by is None)
+
+
+class _Place:
+    """What a chunk's making may look at."""
+
+    __slots__ = ("find", "shown", "waiting")
+
+    def __init__(self, shown: Shown, find: Find, waiting: Sequence[str]) -> None:
+        self.shown, self.find, self.waiting = shown, find, waiting
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+def message_id(submission: str) -> str:
+    """The id of the message that was sent."""
+    return f"msg_{submission}"
+
+
+def attachment_id(submission: str, index: int) -> str:
+    return f"att_{submission}_{index}"
+
+
+def _sent(submission: str, delivery: h.Delivery, turn: str | None = None) -> Chunk:
+    is_user = delivery.kind == "user"
+    message: Chunk = {
+        "id": message_id(submission),
+        "role": "user" if is_user else "system",
+        "purpose": "user" if is_user else "dispatch",
+        "display": "visible" if is_user else "diagnostic",
+        "submissionId": submission,
+    }
+    if turn is not None:
+        message["turnId"] = turn
+    if not is_user and (signal := _signal(delivery)):
+        message["signal"] = signal
+    files = [_file(submission, index, image) for index, image in enumerate(delivery.attachments)]
+    message["parts"] = [_text(delivery.body), *files]
+    return {"type": "message-appended", "message": message}
+
+
+def _signal(delivery: h.Delivery) -> Chunk:
+    signal: Chunk = {}
+    if delivery.tag != "signal":
+        signal["tagName"] = delivery.tag
+    if delivery.attributes:
+        signal["attributes"] = delivery.attributes
+    return signal
+
+
+def _file(submission: str, index: int, image: Image) -> Chunk:
+    part: Chunk = {"type": "file", "mediaType": image.mime_type, "id": attachment_id(submission, index)}
+    if image.size is not None:
+        part["size"] = image.size
+    if image.filename is not None:
+        part["filename"] = image.filename
+    if image.blob is not None:
+        part["blob"] = image.blob
+    return part
+
+
+def _text(text: str) -> Chunk:
+    return {"type": "text", "text": text, "state": "done"}
+
+
+def _advisory(id: str, text: str, display: str, **more: Any) -> Chunk:
+    message = {"id": id, "role": "system", "purpose": "advisory", "display": display, **more, "parts": [_text(text)]}
+    return {"type": "message-appended", "message": message}
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- what a record shows --------------------------------------------------------------------------------------------
+
+
+def _created(place: _Place, record: r.InstanceCreated) -> Iterator[Chunk]:
+    yield {"type": "conversation-reset"}
+
+
+def _rewound(place: _Place, record: h.ConversationRewound) -> Iterator[Chunk]:
+    yield {"type": "conversation-reset", "to": record.to, "keep": [message_id(id) for id in place.waiting]}
+
+
+def _accepted(place: _Place, record: r.FiberAccepted) -> Iterator[Chunk]:
+    if record.method == h.SUBMISSION:
+        yield {**_sent(record.fiber, _decode_delivery(record.arguments)), "timestamp": _time(record.at)}
+
+
+def _turn_started(place: _Place, record: h.TurnStarted) -> Iterator[Chunk]:
+    shown = place.shown
+    is_first = shown.submission != record.submission
+    answer = record.message if is_first else shown.answer
+    for submission in record.includes:
+        if submission != record.submission:
+            yield _sent(submission, place.find(submission), record.turn)
+    for number, note in enumerate(record.notes):
+        is_inner = note.kind in ("continue", "length")
+        text = _CONTINUED if is_inner else note.text
+        yield _advisory(f"note_{record.turn}_{number}", text, "hidden" if is_inner else "diagnostic", turnId=record.turn)
+    chunk: Chunk = {"type": "message-started", "messageId": answer, "submissionId": record.submission, "turnId": record.turn}
+    held = shown.held if is_first or not shown.answer else []
+    metadata: Chunk = {}
+    for early in held:
+        if early["type"] == "message-metadata":
+            _merge(metadata, early["metadata"])
+    if metadata:
+        chunk["metadata"] = metadata
+    yield {**chunk, "attempt": record.attempt, "timestamp": _time(record.at)}
+    for early in held:
+        if early["type"] == "data-part":
+            yield {**early, "messageId": answer}
+
+
+def _merge(into: Chunk, values: Chunk) -> None:
+    """Deep: objects are merged, anything else is replaced."""
+    for name, value in values.items():
+        present = into.get(name)
+        if isinstance(present, dict) and isinstance(value, dict):
+            _merge(present, value)
+        else:
+            into[name] = value
+
+
+def _delta(place: _Place, record: h.MessageDelta) -> Iterator[Chunk]:
+    yield _said(place.shown, record.kind, record.text)
+
+
+def _said(shown: Shown, kind: str, text: str) -> Chunk:
+    wire = "text" if kind == "text" else "reasoning"
+    return {"type": "message-delta", "messageId": shown.answer, "kind": wire, "delta": text, "attempt": shown.attempt}
+
+
+def _completed(place: _Place, record: h.MessageCompleted) -> Iterator[Chunk]:
+    yield from _unsaid(place.shown, record)
+    for block in record.content:
+        if isinstance(block, ToolCall):
+            yield {
+                "type": "tool-input",
+                "messageId": place.shown.answer,
+                "toolCallId": block.id,
+                "toolName": block.name,
+                "input": block.arguments,
+                "timestamp": _time(record.at),
+            }
+    yield _ended(place.shown, record.at)
+
+
+def _unsaid(shown: Shown, record: h.MessageCompleted) -> Iterator[Chunk]:
+    """What the message holds and no delta had brought: all of it, from a provider that does not stream."""
+    streamed = sorted(shown.streamed)
+    for block in record.content:
+        if not isinstance(block, Text | Thinking) or not block.text:
+            continue
+        kind = "text" if isinstance(block, Text) else "thinking"
+        said = 0
+        if streamed and streamed[0][1] == kind:
+            said = streamed.pop(0)[2]
+        if rest := block.text[said:]:
+            yield _said(shown, kind, rest)
+
+
+def _ended(shown: Shown, at: float) -> Chunk:
+    return {"type": "message-completed", "messageId": shown.answer, "attempt": shown.attempt, "timestamp": _time(at)}
+
+
+def _interrupted(place: _Place, record: h.MessageInterrupted) -> Iterator[Chunk]:
+    yield _ended(place.shown, record.at)
+    if record.reason == "crash" and record.keep:
+        id = f"adv_{record.turn}_interrupted"
+        yield _advisory(id, _INTERRUPTED, "hidden", submissionId=record.submission)
+
+
+def _failed(place: _Place, record: h.TurnFailed) -> Iterator[Chunk]:
+    if place.shown.is_open:
+        yield _ended(place.shown, record.at)
+
+
+def _outcome(place: _Place, record: h.ToolOutcome) -> Iterator[Chunk]:
+    shown = place.shown
+    chunk: Chunk = {"type": "tool-output", "toolCallId": record.call}
+    if record.outcome == "ok":
+        chunk["output"] = _output(record)
+    else:
+        chunk["type"] = "tool-output-error"
+        chunk["errorText"] = "\n".join(block.text for block in record.content if isinstance(block, Text))
+        chunk["outcome"] = record.outcome
+    if record.duration_ms:
+        chunk["durationMs"] = record.duration_ms
+    if record.details != r.NULL:
+        chunk["details"] = record.details
+    yield {**chunk, "timestamp": _time(record.at)}
+    if record.call in shown.progress:
+        yield _data(shown.answer, _progress_name(record.call), None)
+
+
+def _output(record: h.ToolOutcome) -> Any:
+    """The value the tool returned; a text as a text; content that is more than text as its blocks."""
+    if len(record.content) == 1 and isinstance(record.content[0], Text):
+        text = record.content[0].text
+        return msgspec.Raw(text.encode()) if record.is_value else text
+    return record.content
+
+
+def _progress_name(call: str) -> str:
+    return f"tool-progress:{call}"
+
+
+def _data(message: str, name: str, value: Any) -> Chunk:
+    return {"type": "data-part", "messageId": message, "name": name, "data": value}
+
+
+def _progress(place: _Place, record: h.ToolProgress) -> Iterator[Chunk]:
+    if place.shown.answer:
+        yield _data(place.shown.answer, _progress_name(record.call), {"text": record.text})
+
+
+def _data_shown(place: _Place, record: h.DataShown) -> Iterator[Chunk]:
+    if not _is_early(place.shown, record.submission):
+        yield _data(place.shown.answer, record.name, record.value)
+
+
+def _metadata_shown(place: _Place, record: h.MetadataShown) -> Iterator[Chunk]:
+    if not _is_early(place.shown, record.submission):
+        yield {"type": "message-metadata", "messageId": place.shown.answer, "metadata": record.value}
+
+
+def _is_early(shown: Shown, submission: str) -> bool:
+    """Whether the answer that it belongs to has no message yet."""
+    return shown.submission != submission
+
+
+def _settled(place: _Place, record: r.FiberSettled) -> Iterator[Chunk]:
+    if not is_submission(record.fiber):
+        return
+    shown = place.shown
+    is_host = record.answered_by is None and shown.submission == record.fiber
+    if is_host and shown.is_open:
+        yield _ended(shown, record.at)
+    if record.outcome != "completed":
+        yield _outcome_advisory(record)
+    chunk: Chunk = {"type": "submission-settled", "submissionId": record.fiber, "outcome": record.outcome}
+    if record.outcome == "aborted":
+        why = record.error.message if record.error is not None else ""
+        details = why or "It was stopped before an answer was complete."
+        chunk["error"] = {"name": "Error", "message": _ABORTED, "type": "submission_aborted", "details": details}
+    elif record.error is not None:
+        error = record.error
+        chunk["error"] = {"name": "Error", "message": error.message, "type": error.kind, "details": ""}
+    answered_by = record.answered_by or (record.fiber if is_host and shown.answer else None)
+    if answered_by is not None:
+        chunk["answeredBySubmissionId"] = answered_by
+    yield {**chunk, "timestamp": _time(record.at)}
+
+
+def _outcome_advisory(record: r.FiberSettled) -> Chunk:
+    outcome = record.outcome
+    about = {"submissionId": record.fiber, "kind": "direct", "reason": outcome}
+    more = {"signal": {"attributes": about}, "settlement": {"outcome": outcome}}
+    if outcome == "aborted":
+        return _advisory(f"adv_{record.fiber}_aborted", _ABORTED, "diagnostic", **more)
+    text = record.error.message if record.error is not None else "The answer failed."
+    return _advisory(f"adv_{record.fiber}_failed", text, "visible", **more)
+
+
+def is_submission(fiber: str) -> bool:
+    """Whether a fiber of an agent is a message's (the others run hooks)."""
+    return fiber.startswith("sub_")
+
+
+_CHUNKS: dict[type[r.Record], Callable[[_Place, Any], Iterator[Chunk]]] = {
+    r.InstanceCreated: _created,
+    r.FiberAccepted: _accepted,
+    r.FiberSettled: _settled,
+    h.TurnStarted: _turn_started,
+    h.MessageDelta: _delta,
+    h.MessageCompleted: _completed,
+    h.MessageInterrupted: _interrupted,
+    h.TurnFailed: _failed,
+    h.ToolOutcome: _outcome,
+    h.ToolProgress: _progress,
+    h.DataShown: _data_shown,
+    h.MetadataShown: _metadata_shown,
+    h.ConversationRewound: _rewound,
+}
+
+
+# --- what is remembered of it ---------------------------------------------------------------------------------------
+
+
+def _remember_turn(shown: Shown, record: h.TurnStarted) -> None:
+    if shown.submission != record.submission:
+        shown.submission, shown.answer = record.submission, record.message
+    shown.attempt, shown.is_open = record.attempt, True
+    shown.streamed, shown.progress, shown.held = [], [], []
+
+
+def _remember_delta(shown: Shown, record: h.MessageDelta) -> None:
+    for place in range(len(shown.streamed) - 1, -1, -1):
+        block, kind, length = shown.streamed[place]
+        if (block, kind) == (record.block, record.kind):
+            shown.streamed[place] = (block, kind, length + len(record.text))
+            return
+    shown.streamed.append((record.block, record.kind, len(record.text)))
+
+
+def _remember_end(shown: Shown, record: r.Record) -> None:
+    shown.is_open, shown.streamed = False, []
+
+
+def _remember_progress(shown: Shown, record: h.ToolProgress) -> None:
+    if record.call not in shown.progress:
+        shown.progress.append(record.call)
+
+
+def _remember_outcome(shown: Shown, record: h.ToolOutcome) -> None:
+    if record.call in shown.progress:
+        shown.progress.remove(record.call)
+
+
+def _remember_data(shown: Shown, record: h.DataShown) -> None:
+    if _is_early(shown, record.submission):
+        value = msgspec.json.decode(record.value)
+        shown.held.append({"type": "data-part", "name": record.name, "data": value})
+
+
+def _remember_metadata(shown: Shown, record: h.MetadataShown) -> None:
+    if _is_early(shown, record.submission):
+        shown.held.append({"type": "message-metadata", "metadata": msgspec.json.decode(record.value)})
+
+
+def _remember_settled(shown: Shown, record: r.FiberSettled) -> None:
+    if record.fiber == shown.submission:
+        _remember_end(shown, record)
+    if is_submission(record.fiber):
+        shown.held = []
+
+
+_MEMORY: dict[type[r.Record], Callable[[Shown, Any], None]] = {
+    h.TurnStarted: _remember_turn,
+    h.MessageDelta: _remember_delta,
+    h.MessageCompleted: _remember_end,
+    h.MessageInterrupted: _remember_end,
+    h.TurnFailed: _remember_end,
+    h.ToolOutcome: _remember_outcome,
+    h.ToolProgress: _remember_progress,
+    h.DataShown: _remember_data,
+    h.MetadataShown: _remember_metadata,
+    r.FiberSettled: _remember_settled,
+}
