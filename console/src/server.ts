@@ -7,7 +7,7 @@
 import { cell } from './cell'
 
 const FIRST_PAUSE_MS = 200
-const LONGEST_PAUSE_MS = 2000
+const LONGEST_PAUSE_MS = 1000
 /** What a proxy, or a server that is starting, answers instead of a server that is there. */
 const AWAY = [502, 503, 504]
 
