@@ -11,6 +11,7 @@ import base64
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from cairn.runtime.storage.store import (
     Due,
     Durability,
     Producer,
+    TokenRow,
     WorkerRow,
 )
 
@@ -36,6 +38,7 @@ HERE = Path(__file__).parent
 ADMISSION = Admission("order-17", "fiber-1", b"digest of the body")
 PRODUCER = Producer("shop", 3, 0)
 BLOB = b"an attachment, " * 70
+TOKEN = TokenRow("hash of a token", "ci", "default", ("read", "send"), ("toy/*",), False, 6.0, 7e9)
 
 
 def store_at(path: str, boot: str) -> SqliteStore:
@@ -64,7 +67,26 @@ async def live(path: str) -> None:
     store = store_at(path, "second boot")
     await store.open()
     await store.append(Append(n, Batch(b'[{"after the second boot":1}]')))
+    await share(store, n)
     await store.close()
+
+
+async def share(store: SqliteStore, n: int) -> None:
+    """What format 2 brought: a fork, a fork whose source is deleted, merged rows, a snapshot, a token."""
+    forked = await store.fork(n, 3, Address("toy", "fork"), Creation("uid-3", "inc-3", Batch(b'[{"forked":3}]', b"[]", 1), 3.0))
+    for i in range(4):
+        await store.append(Append(forked.n, Batch(b'[{"delta":%d}]' % i, b"[]", 1), None, Durability.DELTA))
+    await store.merge(forked.n, forked.ordinal + 1, forked.ordinal + 3, Batch(b'[{"deltas":[0,1,2]}]', b"[]", 1))
+    await store.save_snapshot(forked.n, forked.ordinal + 4, 1, b"seen by a reader")
+    admitted = await store.admit(
+        Address("toy", "source"),
+        Creation("uid-4", "inc-4", Batch(b'["gone but for a fork"]'), 4.0),
+        Append(0, Batch(b'["kept"]')),
+    )
+    await store.append(Append(admitted.n, Batch(b'["not kept"]')))
+    await store.fork(admitted.n, 1, Address("toy", "orphan"), Creation("uid-5", "inc-5", Batch(b'["forked"]'), 5.0))
+    await store.delete(admitted.n)
+    await store.put_token(TOKEN)
 
 
 async def read(store: SqliteStore) -> dict[str, Any]:
@@ -72,6 +94,7 @@ async def read(store: SqliteStore) -> dict[str, Any]:
     found = []
     for instance in await store.instances():
         checkpoint = await store.checkpoint(instance.n)
+        snapshot = await store.snapshot(instance.n, 1)
         found.append(
             {
                 "n": instance.n,
@@ -89,10 +112,14 @@ async def read(store: SqliteStore) -> dict[str, Any]:
                     + [base64.b64encode(part).decode() for part in (row.batch.records, row.batch.chunks)]
                     for row in await store.read(instance.n, -1)
                 ],
+                # What format 1 could not say is said only where there is something to say.
+                **({} if instance.forked_from is None else {"fork": [instance.forked_from, instance.fork_offset]}),
+                **({} if snapshot is None else {"snapshot": [snapshot[0], snapshot[1].decode()]}),
             }
         )
     due = [[row.n, row.name, row.due_at] for row in await store.due(["toy"], 1e12)]
-    return {"instances": found, "due": due}
+    tokens = [json.loads(json.dumps(asdict(token))) for token in await store.tokens()]
+    return {"instances": found, "due": due, **({"tokens": tokens} if tokens else {})}
 
 
 async def lived(path: str) -> dict[str, Any]:

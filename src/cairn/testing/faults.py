@@ -255,6 +255,10 @@ class FaultyStore(StoreProxy):
             self.counts.facts += not answer.duplicate
         elif name == "claim":
             self.counts.facts += answer is not None
+        elif name == "merge":
+            self.counts.deltas += answer
+        elif name in ("fork", "delete"):
+            self.counts.facts += bool(answer)
         else:
             self.counts.facts += bool(answer) and arguments[2] is not None
 

@@ -155,5 +155,7 @@ def made_by(operation: Operation) -> Batch | None:
             return operation.arguments[2].batch  # type: ignore[no-any-return]
         case "release":
             return operation.arguments[2]  # type: ignore[no-any-return]
+        case "fork":
+            return operation.arguments[3].batch  # type: ignore[no-any-return]
         case _:
             return operation.made[-1] if operation.made else None

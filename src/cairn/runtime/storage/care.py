@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import NamedTuple
 
 from cairn.errors import NotFound, StoreCorrupt, StoreError, UsageError
 from cairn.runtime.storage import blobs
@@ -44,44 +44,86 @@ def _check_keys(connection: Connection) -> Iterator[Problem]:
         yield Problem(f"table {table}", f"row {row} refers to a row of {parent} that is not there")
 
 
+class _Numbers(NamedTuple):
+    """What an instance's row says of its log."""
+
+    n: int
+    tenant: str
+    kind: str
+    id: str
+    head: int
+    reserved: int
+    epoch: int
+    source: int | None
+    offset: int | None
+    deleted_at: float | None
+
+    @property
+    def where(self) -> str:
+        if self.deleted_at is not None:
+            return f"instance {self.n} (deleted, kept for its forks)"
+        return f"instance {self.n} ({self.kind}/{self.id} of tenant {self.tenant})"
+
+
 def _check_logs(connection: Connection) -> Iterator[Problem]:
     after = 0
     while page := connection.execute(query("check_instances"), (after, PAGE)):
         for instance in page:
-            yield from _check_log(connection, instance)
+            yield from _check_log(connection, _Numbers(*instance))
         after = page[-1][0]
 
 
-def _check_log(connection: Connection, instance: tuple[Any, ...]) -> Iterator[Problem]:
-    n, tenant, kind, id, head, reserved, epoch = instance
-    where = f"instance {n} ({kind}/{id} of tenant {tenant})"
-    before, newest = -1, 0
-    with closing(connection.rows(query("check_rows"), (n,))) as rows:
+def _check_log(connection: Connection, numbers: _Numbers) -> Iterator[Problem]:
+    """What is wrong now, if anything is: an instance may have been appended to, or deleted, since its numbers were read."""
+    found, end = _read_log(connection, numbers)
+    if end != numbers.head:
+        again = connection.execute(query("check_instance"), (numbers.n,))
+        if not again:
+            return
+        numbers = _Numbers(*again[0])
+        found, end = _read_log(connection, numbers)
+    yield from found
+    if end != numbers.head and not _moved(connection, numbers):
+        yield Problem(numbers.where, f"the log ends at {end}, but the head is {numbers.head}")
+    if numbers.head > numbers.reserved:
+        yield Problem(numbers.where, f"the head is {numbers.head}, above what is reserved ({numbers.reserved})")
+    yield from _check_place(connection, numbers)
+    for table, key in connection.execute(query("check_beyond"), {"n": numbers.n, "head": max(end, numbers.head)}):
+        yield Problem(numbers.where, f"{table} {key!r} names an ordinal that the log does not have")
+
+
+def _read_log(connection: Connection, numbers: _Numbers) -> tuple[list[Problem], int]:
+    """What is wrong with an instance's own rows, and the last ordinal."""
+    problems: list[Problem] = []
+    before, newest = -1 if numbers.offset is None else numbers.offset, 0
+    with closing(connection.rows(query("check_rows"), (numbers.n,))) as rows:
         for ordinal, prev, of, merged_from, projection, stored, records, chunks in rows:
-            row = f"{where}, ordinal {ordinal}"
+            row = f"{numbers.where}, ordinal {ordinal}"
             if prev != before:
-                yield Problem(row, f"follows {prev}, but the row before it is {before}")
-            if checksum(n, ordinal, prev, of, records, chunks, projection, merged_from) != stored:
-                yield Problem(row, "does not match its checksum")
+                problems.append(Problem(row, f"follows {prev}, but the row before it is {before}"))
+            if checksum(numbers.n, ordinal, prev, of, records, chunks, projection, merged_from) != stored:
+                problems.append(Problem(row, "does not match its checksum"))
+            if merged_from is not None and not prev < merged_from < ordinal:
+                problems.append(Problem(row, f"stands for rows from {merged_from} on, which is not between {prev} and it"))
             if of < newest:
-                yield Problem(row, f"has epoch {of} after epoch {newest}")
+                problems.append(Problem(row, f"has epoch {of} after epoch {newest}"))
             before, newest = ordinal, max(newest, of)
-    if before > head:
-        # Appended since the page of instances was read, or wrong: the instance's row says which.
-        head, reserved, epoch = _again(connection, n, head, reserved, epoch)
-    if before != head:
-        yield Problem(where, f"the log ends at {before}, but the head is {head}")
-    if head > reserved:
-        yield Problem(where, f"the head is {head}, above what is reserved ({reserved})")
-    if newest > epoch:
-        yield Problem(where, f"the log has epoch {newest}, above the instance's ({epoch})")
-    for table, key in connection.execute(query("check_beyond"), {"n": n, "head": head}):
-        yield Problem(where, f"{table} {key!r} names an ordinal that the log does not have")
+    if newest > numbers.epoch:
+        problems.append(Problem(numbers.where, f"the log has epoch {newest}, above the instance's ({numbers.epoch})"))
+    return problems, before
 
 
-def _again(connection: Connection, n: int, head: int, reserved: int, epoch: int) -> tuple[int, int, int]:
-    found = connection.execute(query("find_n"), (n,))
-    return (found[0][6], found[0][7], found[0][8]) if found else (head, reserved, epoch)
+def _moved(connection: Connection, numbers: _Numbers) -> bool:
+    """Whether the instance is being written to just now: then its numbers and its rows were of two moments."""
+    return connection.execute(query("check_instance"), (numbers.n,)) != [tuple(numbers)]
+
+
+def _check_place(connection: Connection, numbers: _Numbers) -> Iterator[Problem]:
+    """A fork begins at a row of its source; what is deleted is somebody's source."""
+    if numbers.source is not None and connection.execute(query("check_offset"), (numbers.source, numbers.offset)) == [(0,)]:
+        yield Problem(numbers.where, f"begins after ordinal {numbers.offset} of instance {numbers.source}, which is not there")
+    if numbers.deleted_at is not None and connection.execute(query("find_shared"), (numbers.n,)) == [(None,)]:
+        yield Problem(numbers.where, "is deleted, and no fork shares its rows")
 
 
 def _check_blobs(connection: Connection) -> Iterator[Problem]:

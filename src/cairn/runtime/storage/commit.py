@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeVar
 
 from cairn.errors import CairnError, StoreError, StoreFull
@@ -58,6 +59,17 @@ class Committed:
     stirs: bool = False
 
 
+class Space(Enum):
+    """How a transaction of its own stands to a full disk."""
+
+    FREE = "free"
+    """It needs what is free."""
+    NEW = "new"
+    """It is new work: refused while the reserve is in use."""
+    RESERVE = "reserve"
+    """It is a way out: it may use the reserve."""
+
+
 class Committer:
     """The one writer of this process: a connection, the boot it writes under, the reserve it falls back on."""
 
@@ -83,19 +95,30 @@ class Committer:
         except SqlError as error:
             return self._after(error, writes)
 
-    def run(self, work: Callable[[Connection], T], *, synced: bool = False) -> T:
-        """Do `work` in a transaction of its own. Raises StoreError; then nothing of it was written."""
+    def run(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE) -> T:
+        """Do `work` in a transaction of its own. Raises StoreError, and what it raises; then nothing of it was written."""
         if self.failed is not None:
             raise self.failed
+        if space is Space.NEW and self._is_full():
+            raise self._refused()
+        try:
+            return self._run(work, synced)
+        except SqlError as error:
+            if self.failed is None and error.code == FULL and space is Space.RESERVE and self._releases():
+                return self.run(work, synced=synced)
+            raise (self.failed or self._said(error)) from error
+
+    def _run(self, work: Callable[[Connection], T], synced: bool) -> T:
         try:
             self._begin(synced)
             result = work(self.connection)
             self._commit()
             return result
-        except SqlError as error:
-            raise (self.failed or self._said(error)) from error
         finally:
             self._rollback()
+
+    def _releases(self) -> bool:
+        return self._ballast is not None and self._ballast.release()
 
     def _is_full(self) -> bool:
         """Whether the reserve is in use. Asking is what brings it back once there is space again."""
@@ -163,7 +186,7 @@ class Committer:
             return Committed(
                 [StoreError(f"worker {writes[0].worker!r} is not registered with {self._where}; register it first")]
             )
-        if error.code == FULL and self._ballast is not None and self._ballast.release():
+        if error.code == FULL and self._releases():
             return self._without_intake(writes)
         if error.code == FULL and len(writes) > 1:
             return self._in_halves(writes)
@@ -182,12 +205,15 @@ class Committer:
 
     def _without_intake(self, writes: Sequence[Write]) -> Committed:
         """The disk is full and the reserve in use: new work is refused, the rest is tried on the reserve."""
-        refused = StoreFull(f"{self._where}: the disk or a quota is full. New work is refused until there is space again.")
+        refused = self._refused()
         rest = [write for write in writes if not is_intake(write)]
         done = self.commit(rest) if rest else Committed([])
         outcomes = iter(done.outcomes)
         merged = [refused if is_intake(write) else next(outcomes) for write in writes]
         return Committed(merged, done.heads, done.stirs)
+
+    def _refused(self) -> StoreFull:
+        return StoreFull(f"{self._where}: the disk or a quota is full. New work is refused until there is space again.")
 
 
 # --- reading what a group needs

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from cairn.clock import Clock
 from cairn.errors import StoreError
-from cairn.runtime.storage.commit import Committed, Committer
+from cairn.runtime.storage.commit import Committed, Committer, Space
 from cairn.runtime.storage.connection import Connection, SqlError, store_error
 from cairn.runtime.storage.lease import Lease
 from cairn.runtime.storage.opening import Files
@@ -37,8 +37,13 @@ class Executor(Protocol):
         """The write's outcome, durable as it asked. Cancelled: it still happens."""
         ...
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
-        """`work` was done in a relaxed transaction of its own, after everything handed over before."""
+    async def transact(
+        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE, empties: bool = False
+    ) -> T:
+        """`work` was done in a transaction of its own, after everything handed over before.
+
+        With `empties`, what it removed is to leave the write-ahead log too: soon, when nothing else is going on.
+        """
         ...
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -97,8 +102,13 @@ class InlineExecutor:
                 self._checkpoint(self._wal.idle)
         return committed.outcomes[0]
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
-        return self._in_turn(lambda: self._committer.run(work))
+    async def transact(
+        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE, empties: bool = False
+    ) -> T:
+        result = self._in_turn(lambda: self._committer.run(work, synced=synced, space=space))
+        if empties and self._wal is not None:
+            self._checkpoint(self._wal.truncate)
+        return result
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         self._check_open()

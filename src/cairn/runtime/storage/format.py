@@ -32,13 +32,16 @@ NETWORK_FUSE_PREFIXES = ("fuse.sshfs", "fuse.s3", "fuse.gcsfuse", "fuse.rclone",
 Migration = Callable[[Connection], None]
 
 
-def _create(connection: Connection) -> None:
-    for statement in schema():
-        connection.execute(statement)
+def _to(format: int) -> Migration:
+    def migration(connection: Connection) -> None:
+        for statement in schema(format):
+            connection.execute(statement)
+
+    return migration
 
 
-#: Migration i brings a file from format i to i + 1. Forward only; a released entry never changes.
-MIGRATIONS: tuple[Migration, ...] = (_create,)
+#: Migration i brings a file from format i to i + 1. Forward only; a released entry, and its file, never changes.
+MIGRATIONS: tuple[Migration, ...] = (_to(1), _to(2))
 
 FORMAT = len(MIGRATIONS)
 

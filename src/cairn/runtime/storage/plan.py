@@ -267,7 +267,7 @@ class _Planner:
             return Appended(first.ordinal, first.prev, duplicate=True, fiber=first.fiber)
         references = self.references(life.address.tenant, write.blobs)
         done = self.write(life, write.batch)
-        self.plan.references += [(life.n, blob) for blob in references]
+        self.plan.references += [(life.n, blob, done.ordinal) for blob in references]
         self.plan.synced = self.plan.synced or write.durability is Durability.FACT
         self.plan.stirs = self.plan.stirs or write.epoch is None
         self.alarms(life, write.due)
@@ -284,7 +284,8 @@ class _Planner:
         if first is not None and first.digest != admission.digest:
             raise Conflict(
                 f"idempotency key {admission.key!r} of {life.address} was used with another body (for {first.fiber}). "
-                "Repeat the same body, or use a new key."
+                "Repeat the same body, or use a new key.",
+                fiber=first.fiber,
             )  # S6
         return first
 
@@ -364,8 +365,8 @@ def _require(write: Admit, life: Life | None) -> None:
         return
     if write.uid is UidCondition.ABSENT:
         if life is not None:
-            raise Conflict(f"instance {write.address} exists (uid {life.uid}); it was to be created")
+            raise Conflict(f"instance {write.address} exists (uid {life.uid}); it was to be created", uid=life.uid)
     elif life is None:
         raise NotFound(f"instance {write.address} does not exist; uid {write.uid} was expected")
     elif life.uid != write.uid:
-        raise Conflict(f"instance {write.address} has uid {life.uid}; uid {write.uid} was expected")
+        raise Conflict(f"instance {write.address} has uid {life.uid}; uid {write.uid} was expected", uid=life.uid)

@@ -58,9 +58,10 @@ def execute_rows(connection: Connection, name: str, rows: Sequence[tuple[object,
         start += size
 
 
-def schema() -> list[str]:
-    """The statements that create an empty store."""
-    lines = (line for line in _text("schema.sql").splitlines() if not line.startswith("--"))
+def schema(format: int) -> list[str]:
+    """The statements that bring an empty file, or a store of the format before, to this format."""
+    name = "schema.sql" if format == 1 else f"schema-{format}.sql"
+    lines = (line for line in _text(name).splitlines() if not line.startswith("--"))
     return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
 
 

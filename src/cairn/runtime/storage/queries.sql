@@ -8,23 +8,27 @@
 -- An argument that is used more than once, or out of order, has a name.
 --
 -- Readers: `find…`, `read_rows`, `heads_of`, `due_now`. Workers: `keep_worker` … `drop_worker`. Content: `…_blob…`.
+-- Whole logs: `…lineage…`, `…_shared…`, `fork_…` (lineage.py, forking.py), `bury`, `forget_…` (deleting.py), `merge_…` (merging.py).
 -- Care (care.py): `check_…`, `info`.
+--
+-- A deleted instance whose rows forks still share has `deleted_at`; what means living instances says `deleted_at is null`.
 
 -- name: group_instances
 -- The instances of a group, and whether their head was given in this boot.
 select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner
   from instances
- where n in (select value from json_each(?))
+ where n in (select value from json_each(?)) and deleted_at is null
 
 -- name: group_instance
 -- The same for the commonest group, of one instance.
-select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner from instances where n = ?
+select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner from instances where n = ? and deleted_at is null
 
 -- name: group_addresses
 -- The same by address, for requests that may have to create theirs.
 select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?, i.epoch, i.owner
   from json_each(?) as v
   join instances as i on i.tenant = v.value ->> 0 and i.kind = v.value ->> 1 and i.id = v.value ->> 2
+ where i.deleted_at is null
 
 -- name: last_n
 -- The highest instance number ever given; explicit numbers above it move the sequence.
@@ -109,44 +113,180 @@ delete from due
 
 -- name: keep_references
 -- Content that batches of this group refer to.
-insert or ignore into blob_references (n, blob)
-values :rows (?, ?)
+insert or ignore into blob_references (n, blob, ordinal)
+values :rows (?, ?, ?)
 
 -- name: find_address
 -- One instance by address.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
   from instances
- where tenant = ? and kind = ? and id = ?
+ where tenant = ? and kind = ? and id = ? and deleted_at is null
 
 -- name: find_n
 -- One instance by number.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
   from instances
- where n = ?
+ where n = ? and deleted_at is null
 
 -- name: find_page
 -- A page of instances. A null kind or tenant matches all.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
   from instances
- where n > :after and (:kind is null or kind = :kind) and (:tenant is null or tenant = :tenant)
+ where n > :after and (:kind is null or kind = :kind) and (:tenant is null or tenant = :tenant) and deleted_at is null
  order by n
+ limit :limit
+
+-- name: find_newest
+-- The same from the newest down: below a number, or from the top.
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+  from instances
+ where n < :before and n > :after and (:kind is null or kind = :kind) and (:tenant is null or tenant = :tenant)
+   and deleted_at is null
+ order by n desc
+ limit :limit
+
+-- name: find_newest_of_kind
+-- The commonest list: of one kind and tenant, along its index.
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+  from instances
+ where tenant = :tenant and kind = :kind and deleted_at is null and n < :before and n > :after
+ order by n desc
  limit :limit
 
 -- name: read_rows
 -- Rows after an ordinal, led by the row at or before it without its content, so that the first link can be verified too.
--- One statement, so one snapshot: `head` belongs to the same moment as the rows.
+-- One statement, so one snapshot: `head` belongs to the same moment as the rows, and is null when the instance is deleted.
 select ordinal, prev, epoch, merged_from, projection, checksum,
        iif(ordinal > :after, records, null), iif(ordinal > :after, chunks, null),
-       (select head from instances where n = :n)
+       (select head from instances where n = :n and deleted_at is null),
+       (select fork_offset from instances where n = :n)
   from log
  where n = :n
    and ordinal >= coalesce((select max(ordinal) from log where n = :n and ordinal <= :after), :after)
  order by ordinal
  limit :limit
 
+-- name: read_shared
+-- The same of rows that a fork shares, up to the last of them; whether their instance is deleted makes no difference.
+select ordinal, prev, epoch, merged_from, projection, checksum,
+       iif(ordinal > :after, records, null), iif(ordinal > :after, chunks, null)
+  from log
+ where n = :n
+   and ordinal >= coalesce((select max(ordinal) from log where n = :n and ordinal <= :after), :after)
+   and ordinal <= :upto
+ order by ordinal
+ limit :limit
+
+-- name: find_lineage
+-- Whose rows a log consists of, oldest first: those of each `n` above one ordinal and up to another.
+  with recursive line (n, above, upto, source) as (
+       select n, coalesce(fork_offset, -1), head, forked_from from instances where n = ? and deleted_at is null
+       union all
+       select i.n, coalesce(i.fork_offset, -1), line.above, i.forked_from from line join instances as i on i.n = line.source
+  )
+select n, above, upto from line order by upto
+
+-- name: find_row
+-- The first row at or after an ordinal, which is the one that covers it, if any does.
+select ordinal, merged_from from log where n = ? and ordinal >= ? order by ordinal limit 1
+
+-- name: find_row_epoch
+select epoch from log where n = ? and ordinal = ?
+
+-- name: find_row_before
+-- The last row at or before an ordinal.
+select max(ordinal) from log where n = ? and ordinal <= ?
+
+-- name: fork_instance
+-- An instance whose log begins with another's.
+insert into instances (n, tenant, kind, id, uid, incarnation, head, reserved, boot, epoch, owner, created_at, forked_from, fork_offset)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null, ?, ?, ?)
+
+-- name: fork_references
+-- What the shared rows of `source` refer to is kept for the fork too.
+insert or ignore into blob_references (n, blob, ordinal)
+select :n, blob, ordinal from blob_references where n = :source and ordinal <= :offset
+
+-- name: bury
+-- What remains of a deleted instance. Nothing when it is deleted already, or never was.
+insert into tombstones (n, tenant, kind, id, uid, deleted_at)
+select n, tenant, kind, id, uid, :now from instances where n = :n and deleted_at is null
+returning n
+
+-- name: forget_instance
+-- All of it: the foreign keys take the rest along.
+delete from instances where n = ?
+
+-- name: forget_address
+-- An instance that is a source can only be hidden: nobody's address, nobody's property. No kind of agent has an empty name.
+update instances
+   set kind = '', id = cast(n as text), uid = '', incarnation = '', owner = null, deleted_at = coalesce(deleted_at, :now), head = :offset
+ where n = :n
+
+-- name: forget_rows
+-- What no fork shares.
+delete from log where n = ? and ordinal > ?
+
+-- name: forget_checkpoints
+-- The same of folds.
+delete from checkpoints where n = ? and ordinal > ?
+
+-- name: forget_admissions
+delete from admissions where n = ?
+
+-- name: forget_producers
+delete from producers where n = ?
+
+-- name: forget_alarms
+delete from due where n = ?
+
+-- name: forget_references
+-- The forks have their own.
+delete from blob_references where n = ?
+
+-- name: forget_snapshot
+delete from snapshots where n = ?
+
+-- name: find_shared
+-- The last row that some fork of an instance shares; null when it has no fork.
+select max(fork_offset) from instances where forked_from = ?
+
+-- name: find_source
+-- Whose rows an instance shares, and whether that one is deleted.
+select s.n, s.deleted_at from instances as i join instances as s on s.n = i.forked_from where i.n = ?
+
+-- name: merge_range
+-- What is known of a range of rows: how many, the first, the last, and how many were merged before.
+select count(*), min(ordinal), max(ordinal), count(merged_from) from log where n = :n and ordinal between :first and :last
+
+-- name: merge_forks
+-- Whether a fork parts inside a range, before its last row.
+select exists (select 1 from instances where forked_from = :n and fork_offset >= :first and fork_offset < :last)
+
+-- name: merge_ends
+-- What the merged row takes over from the first and from the last.
+select (select prev from log where n = :n and ordinal = :first), (select epoch from log where n = :n and ordinal = :last)
+
+-- name: merge_away
+-- Every row of the range but the last.
+delete from log where n = :n and ordinal >= :first and ordinal < :last
+
+-- name: merge_into
+-- The last row stands for all of them.
+update log
+   set prev = :prev, merged_from = :first, projection = :projection, checksum = :checksum, records = :records, chunks = :chunks
+ where n = :n and ordinal = :last
+
+-- name: merge_checkpoints
+-- Folds that end inside.
+delete from checkpoints where n = :n and ordinal >= :first and ordinal < :last
+
+-- name: merge_snapshots
+delete from snapshots where n = :n and ordinal >= :first and ordinal < :last
+
 -- name: heads_of
 -- The heads of the instances that somebody waits for.
-select n, head from instances where n in (select value from json_each(?))
+select n, head from instances where n in (select value from json_each(?)) and deleted_at is null
 
 -- name: data_version
 -- Changes when another connection, of any process, has committed.
@@ -196,9 +336,12 @@ select d.due_at
  limit 1
 
 -- name: keep_checkpoint
--- A fold at an ordinal, unless its author has been fenced or the ordinal does not exist.
+-- A fold at a row of the instance's own, unless its author has been fenced or the row has been merged away.
 insert into checkpoints (n, ordinal, epoch, state)
-select n, :ordinal, :epoch, :state from instances where n = :n and epoch = :epoch and head >= :ordinal
+select n, :ordinal, :epoch, :state
+  from instances
+ where n = :n and epoch = :epoch and deleted_at is null
+   and exists (select 1 from log where n = :n and ordinal = :ordinal)
     on conflict (n, ordinal) do update set epoch = excluded.epoch, state = excluded.state
 
 -- name: trim_checkpoints
@@ -208,12 +351,52 @@ delete from checkpoints
    and ordinal < (select min(ordinal) from (select ordinal from checkpoints where n = :n order by ordinal desc limit 2))
 
 -- name: find_checkpoint
--- The newest fold at or before an ordinal; a null ordinal means the newest.
-select ordinal, state
-  from checkpoints
- where n = :n and (:ordinal is null or ordinal <= :ordinal)
- order by ordinal desc
+-- The newest fold at or before an ordinal; a null ordinal means the newest. A fork's may be its source's, of a shared row.
+  with recursive line (n, upto, above, source) as (
+       select n, head, coalesce(fork_offset, -1), forked_from from instances where n = :n and deleted_at is null
+       union all
+       select i.n, line.above, coalesce(i.fork_offset, -1), i.forked_from from line join instances as i on i.n = line.source
+  )
+select c.ordinal, c.state
+  from line
+  join checkpoints as c on c.n = line.n and c.ordinal <= line.upto and (:ordinal is null or c.ordinal <= :ordinal)
+ order by c.ordinal desc
  limit 1
+
+-- name: keep_snapshot
+-- What readers have seen at a row of the instance's own, unless it has been merged away or a later one is kept already.
+insert into snapshots (n, ordinal, projection, state)
+select n, :ordinal, :projection, :state
+  from instances
+ where n = :n and deleted_at is null and exists (select 1 from log where n = :n and ordinal = :ordinal)
+    on conflict (n) do update
+   set ordinal = excluded.ordinal, projection = excluded.projection, state = excluded.state
+ where excluded.projection <> snapshots.projection or excluded.ordinal >= snapshots.ordinal
+
+-- name: find_snapshot
+select s.ordinal, s.state
+  from snapshots as s
+  join instances as i on i.n = s.n and i.deleted_at is null
+ where s.n = ? and s.projection = ?
+
+-- name: keep_token
+-- Nothing when the name, or the token itself, is there already.
+insert or ignore into tokens (hash, tenant, name, grants, agents, trusted, created_at, expires_at)
+values (?, ?, ?, ?, ?, ?, ?, ?)
+returning hash
+
+-- name: find_token
+select hash, name, tenant, grants, agents, trusted, created_at, expires_at from tokens where hash = ?
+
+-- name: all_tokens
+-- A null tenant means every one.
+select hash, name, tenant, grants, agents, trusted, created_at, expires_at
+  from tokens
+ where :tenant is null or tenant = :tenant
+ order by tenant, name
+
+-- name: drop_token
+delete from tokens where tenant = ? and name = ? returning name
 
 -- name: touch_blob
 -- Content that is already here: its grace period begins anew.
@@ -252,11 +435,19 @@ select blob from blobs as b
 
 -- name: info
 -- Sizes.
-select (select count(*) from instances), (select count(*) from log), (select count(*) from workers)
+select (select count(*) from instances where deleted_at is null), (select count(*) from log), (select count(*) from workers)
 
 -- name: check_instances
 -- What a check needs of each instance, a page at a time.
-select n, tenant, kind, id, head, reserved, epoch from instances where n > ? order by n limit ?
+select n, tenant, kind, id, head, reserved, epoch, forked_from, fork_offset, deleted_at from instances where n > ? order by n limit ?
+
+-- name: check_instance
+-- The same of one.
+select n, tenant, kind, id, head, reserved, epoch, forked_from, fork_offset, deleted_at from instances where n = ?
+
+-- name: check_offset
+-- Whether a row at which a fork parts is there.
+select exists (select 1 from log where n = ? and ordinal = ?)
 
 -- name: check_rows
 -- One instance's whole log.
@@ -269,6 +460,8 @@ select 'admissions', key from admissions as a
 union all
 select 'producers', id from producers as p
  where n = :n and not exists (select 1 from log where n = :n and ordinal = p.ordinal)
+union all
+select 'snapshots', cast(ordinal as text) from snapshots as s where n = :n and ordinal > :head
 union all
 select 'checkpoints', cast(ordinal as text) from checkpoints as c where n = :n and ordinal > :head
 

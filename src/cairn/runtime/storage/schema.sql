@@ -1,4 +1,5 @@
--- The tables of a SQLite store, format 1. Applied once, in the transaction that creates the file (format.py).
+-- The tables of a SQLite store, format 1; schema-2.sql has what came after. Applied once, in the transaction that creates the
+-- file (format.py).
 --
 -- An instance is one row of `instances` and its rows in `log`. `instances` also says who owns it; the fence is (n, epoch),
 -- and `n` is never reused, so that a worker left over from a deleted instance's life is stopped by the same fence.

@@ -11,14 +11,15 @@ from functools import partial
 from typing import TypeVar
 
 from cairn.clock import Clock
-from cairn.errors import NotFound, StoreError, UsageError
+from cairn.errors import StoreError, UsageError
 from cairn.ids import Ids
-from cairn.runtime.storage import blobs, care, reads
-from cairn.runtime.storage.commit import Committed, Committer
+from cairn.runtime.storage import blobs, care, deleting, forking, merging, reads, tokens
+from cairn.runtime.storage.commit import Committed, Committer, Space
 from cairn.runtime.storage.connection import Connect, Connection, SqlError, SqliteConnection, store_error
 from cairn.runtime.storage.executor import BUSY_SECONDS, Executor, InlineExecutor
 from cairn.runtime.storage.format import boot_identity
 from cairn.runtime.storage.lease import Lease
+from cairn.runtime.storage.lineage import boundary, moment
 from cairn.runtime.storage.opening import MEMORY, Files, open_files
 from cairn.runtime.storage.plan import Admit, Claim, Outcome, Release, Write
 from cairn.runtime.storage.queries import query
@@ -31,14 +32,16 @@ from cairn.runtime.storage.store import (
     Creation,
     Due,
     DueRow,
+    Forked,
     InstanceRow,
     Problem,
     Row,
     StoreInfo,
+    TokenRow,
     UidCondition,
     WorkerRow,
 )
-from cairn.runtime.storage.watch import Watch
+from cairn.runtime.storage.watch import Watch, missing
 
 T = TypeVar("T")
 
@@ -172,8 +175,17 @@ class SqliteStore:
         return await self._read(lambda db: reads.instance(db, n))
 
     async def instances(
-        self, *, kind: str | None = None, tenant: str | None = None, after: int = 0, limit: int = 100
+        self,
+        *,
+        kind: str | None = None,
+        tenant: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        newest_first: bool = False,
+        before: int | None = None,
     ) -> list[InstanceRow]:
+        if newest_first:
+            return await self._read(lambda db: reads.newest(db, kind, tenant, after, before, limit))
         return await self._read(lambda db: reads.instances(db, kind, tenant, after, limit))
 
     async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
@@ -195,10 +207,39 @@ class SqliteStore:
         async def look() -> int:
             found = await self._read(lambda db: reads.heads(db, [n]))
             if n not in found:
-                raise NotFound(f"there is no instance {n}; it may have been deleted")
+                raise missing(n)
             return found[n]
 
         return await self._watching().changed(n, after, timeout, look)
+
+    async def boundary(self, n: int, at: int) -> int:
+        def find(db: Connection) -> int:
+            with moment(db):
+                return boundary(db, n, at).ordinal
+
+        return await self._read(find)
+
+    # --- the life of a whole log
+
+    async def fork(self, source: int, at: int, address: Address, creation: Creation) -> Forked:
+        _size(creation.batch, str(address))
+        boot = self._boot
+        assert boot is not None
+        return await self._running().transact(
+            lambda db: forking.fork(db, source, at, address, creation, boot), synced=True, space=Space.NEW
+        )
+
+    async def delete(self, n: int) -> bool:
+        now = self._clock.wall()
+        done = await self._running().transact(
+            lambda db: deleting.delete(db, n, now), synced=True, space=Space.RESERVE, empties=True
+        )
+        self._watching().deleted(n)
+        return done
+
+    async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
+        _size(batch, f"instance {n}")
+        return await self._running().transact(lambda db: merging.merge(db, n, first, last, batch))
 
     # --- ownership
 
@@ -244,6 +285,13 @@ class SqliteStore:
     async def checkpoint(self, n: int, at_or_before: int | None = None) -> tuple[int, bytes] | None:
         return await self._read(lambda db: reads.checkpoint(db, n, at_or_before))
 
+    async def save_snapshot(self, n: int, ordinal: int, projection: int, state: bytes) -> None:
+        row = {"n": n, "ordinal": ordinal, "projection": projection, "state": state}
+        await self._running().transact(lambda db: db.execute(query("keep_snapshot"), row))
+
+    async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
+        return await self._read(lambda db: reads.snapshot(db, n, projection))
+
     async def put_blob(self, tenant: str, data: bytes) -> str:
         """*Durable* with the first fact that refers to it. *Cancelled*: what was uploaded is collected after its grace."""
         hash = blobs.hash_of(data)
@@ -267,6 +315,20 @@ class SqliteStore:
             deleted, after = await self._running().transact(partial(blobs.collect, before=before, after=after))
             total += deleted
         return total
+
+    # --- who may come in
+
+    async def put_token(self, token: TokenRow) -> None:
+        await self._running().transact(lambda db: tokens.put(db, token), synced=True)
+
+    async def token(self, hash: str) -> TokenRow | None:
+        return await self._read(lambda db: tokens.get(db, hash))
+
+    async def tokens(self, tenant: str | None = None) -> list[TokenRow]:
+        return await self._read(lambda db: tokens.every(db, tenant))
+
+    async def delete_token(self, name: str, tenant: str = "default") -> bool:
+        return await self._running().transact(lambda db: tokens.delete(db, name, tenant), synced=True)
 
     # --- care
 

@@ -133,6 +133,10 @@ class InstanceRow:
     epoch: int
     owner: str | None
     created_at: float
+    forked_from: int | None = None
+    """The instance whose rows this one's log begins with, and …"""
+    fork_offset: int | None = None
+    """… the last of them; its own rows are above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,33 @@ class Creation:
     incarnation: str
     batch: Batch
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A new instance whose log begins with another's."""
+
+    n: int
+    uid: str
+    incarnation: str
+    offset: int
+    """The last ordinal it shares: where it was asked to part, or the end of the merged range that lay there."""
+    ordinal: int
+    """Where its own first batch is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """What a bearer token allows. The store never sees the token, only its hash."""
+
+    hash: str
+    name: str
+    tenant: str
+    grants: tuple[str, ...]
+    agents: tuple[str, ...]
+    trusted: bool
+    created_at: float
+    expires_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +268,69 @@ class Store(Protocol):
     async def instance(self, n: int) -> InstanceRow | None: ...
 
     async def instances(
-        self, *, kind: str | None = None, tenant: str | None = None, after: int = 0, limit: int = 100
+        self,
+        *,
+        kind: str | None = None,
+        tenant: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        newest_first: bool = False,
+        before: int | None = None,
     ) -> list[InstanceRow]:
-        """Instances by `n`, a page at a time."""
+        """Instances by `n`, a page at a time: rising from `after`, or with `newest_first` falling from `before`."""
         ...
 
     async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
-        """Rows with ordinal > `after`, in order, at least one if there is one. Verifies checksum and link (S14)."""
+        """Rows with ordinal > `after`, in order, at least one if there is one. Verifies checksum and link (S14).
+
+        A row with `merged_from` <= `after` stands for rows of which the reader has seen some and not others. A fork's
+        log begins with the rows it shares. Nothing when there is no such instance.
+        """
         ...
 
     async def changed(self, n: int, after: int, timeout: float | None = None) -> int:
-        """Return the head once it is beyond `after`, whoever appended (any process); or the head at `timeout`."""
+        """Return the head once it is beyond `after`, whoever appended (any process); or the head at `timeout`.
+
+        *Raises* NotFound when there is no such instance, also when it is deleted (by any process) during the wait.
+        """
+        ...
+
+    async def boundary(self, n: int, at: int) -> int:
+        """The ordinal of the last row at or before `at`; of the merged row that covers `at`, if one does.
+
+        It is where a fork at `at` would part. *Raises* NotFound: no such instance, or it has no row there.
+        """
+        ...
+
+    # --- the life of a whole log
+
+    async def fork(self, source: int, at: int, address: Address, creation: Creation) -> Forked:
+        """A new instance at `address` begins with the source's rows up to `at` (shared, not copied), then `creation.batch`.
+
+        It has no owner, the epoch of the last shared row (S4), and none of the source's keys, producers, alarms and
+        snapshots; content that the shared rows refer to is kept for it too. `at` is the ordinal of a row, or lies in
+        a merged range: then the fork parts at the range's end. *Durable* when it returns. *Raises* NotFound: no
+        source, or no row at `at`; Conflict: the address is taken; UsageError: another tenant's source (S12).
+        """
+        ...
+
+    async def delete(self, n: int) -> bool:
+        """Nothing of the instance can be read, listed, claimed or appended to; its address is free. False: there is none.
+
+        One transaction, *Durable*. An owner's append is Fenced from then on, a request NotFound, and so is a wait in
+        `changed`. Rows that forks share are kept for them, unreadable here, until the last such fork is deleted.
+        What remains is its address, uid and the time, in `tombstones`. *Idempotent*.
+        """
+        ...
+
+    async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
+        """The instance's rows from ordinal `first` to `last` are one row at `last` that says so (`merged_from`).
+
+        One transaction; a power cut may undo it whole. Checkpoints and snapshots in between are gone with it. Only for
+        rows that nobody has to tell apart again: the deltas of one settled block. False and nothing done
+        unless both are rows of the instance's own, at least two in all, none merged before and none but `last`
+        the end of what a fork shares. *Idempotent*: the second time is False.
+        """
         ...
 
     # --- ownership
@@ -313,7 +396,19 @@ class Store(Protocol):
         ...
 
     async def checkpoint(self, n: int, at_or_before: int | None = None) -> tuple[int, bytes] | None:
-        """The newest checkpoint at or before an ordinal."""
+        """The newest checkpoint at or before an ordinal; a fork's may be of a row that it shares."""
+        ...
+
+    async def save_snapshot(self, n: int, ordinal: int, projection: int, state: bytes) -> None:
+        """Keep what a reader of version `projection` has seen at `ordinal`, in place of what was kept before.
+
+        A cache: anybody may write it, a power cut may take it. Nothing when the instance is gone, has no such ordinal
+        of its own, or a later one of the same version is kept.
+        """
+        ...
+
+    async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
+        """The ordinal and the state kept last for this version, if any."""
         ...
 
     async def put_blob(self, tenant: str, data: bytes) -> str:
@@ -326,6 +421,22 @@ class Store(Protocol):
 
     async def collect_blobs(self, grace_seconds: float) -> int:
         """Delete content nobody refers to and older than the grace period; how many were deleted."""
+        ...
+
+    # --- who may come in
+
+    async def put_token(self, token: TokenRow) -> None:
+        """The token is known. *Durable*. Raises Conflict when its tenant has one of that name."""
+        ...
+
+    async def token(self, hash: str) -> TokenRow | None: ...
+
+    async def tokens(self, tenant: str | None = None) -> list[TokenRow]:
+        """Every token, or a tenant's, by tenant and name; also those that have expired."""
+        ...
+
+    async def delete_token(self, name: str, tenant: str = "default") -> bool:
+        """The token is unknown. *Durable*. False when it was before."""
         ...
 
     # --- care

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from cairn.clock import Clock
 from cairn.errors import StoreError
-from cairn.runtime.storage.commit import Committed, Committer
+from cairn.runtime.storage.commit import Committed, Committer, Space
 from cairn.runtime.storage.connection import Connect, Connection, SqlError, configure, store_error
 from cairn.runtime.storage.executor import GROUP_BYTES, GROUP_WRITES
 from cairn.runtime.storage.lease import Lease
@@ -90,8 +90,16 @@ class ThreadedExecutor:
         self._put(_Job(future, self._loop.time(), size, write))
         return await future
 
-    async def transact(self, work: Callable[[Connection], T]) -> T:
-        return await self._call(lambda: self._committer.run(work))
+    async def transact(
+        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE, empties: bool = False
+    ) -> T:
+        def run() -> T:
+            result = self._committer.run(work, synced=synced, space=space)
+            if empties:
+                self._wal.is_to_be_emptied = True
+            return result
+
+        return await self._call(run)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         self._check_open()

@@ -34,6 +34,8 @@ class Wal:
         """The bulk is being moved beside the writer."""
         self.is_nearly_moved = False
         """The bulk was moved: the rest can be, by the writer."""
+        self.is_to_be_emptied = False
+        """Something in it was deleted and is to be gone, not only moved."""
 
     def wrote(self, writes: int, size: int) -> None:
         self._written += size + writes * PAGES_BYTES_PER_WRITE
@@ -59,10 +61,11 @@ class Wal:
         self._checkpoint("passive")
 
     def idle(self) -> None:
-        """All of the log is moved, and a long one emptied. Called with the write turn."""
+        """All of the log is moved, and a long one emptied, or one that holds what was deleted. Called with the write turn."""
         self._written = 0
         is_long = os.path.exists(self._path) and os.path.getsize(self._path) > LONG_BYTES
-        self._checkpoint("truncate" if is_long else "passive")
+        self._checkpoint("truncate" if is_long or self.is_to_be_emptied else "passive")
+        self.is_to_be_emptied = False
 
     def truncate(self) -> None:
         """The log is empty, if no reader is in the way. Called with the write turn."""

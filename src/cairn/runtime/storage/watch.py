@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from weakref import WeakKeyDictionary
 
-from cairn.errors import StoreError
+from cairn.errors import CairnError, NotFound, StoreError
 
 #: How often other processes' commits are looked for: below what a reader notices (L5), at 5 us a look 0.03 % of a core.
 POLL_SECONDS = 0.02
@@ -61,6 +61,8 @@ class Watch:
             except TimeoutError:
                 return await self._learn(n, look)
         finally:
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.exception()  # told while this one was still looking: nobody else will ask for it
             waiters = self._waiting.get(n, {})
             waiters.pop(waiter, None)
             if not waiters:
@@ -118,6 +120,12 @@ class Watch:
         if stirs:
             self._stir()
 
+    def deleted(self, n: int) -> None:
+        """There is no instance `n` any more: whoever waits for it gets NotFound."""
+        self._known.pop(n, None)
+        for waiter in self._waiting.get(n, {}):
+            _fail(waiter, missing(n))
+
     def close(self) -> None:
         """Nobody waits any more: waiters get StoreError."""
         self._closed = True
@@ -173,12 +181,23 @@ class Watch:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
 
     async def _ask(self) -> None:
+        asked = list(self._waiting)
         try:
-            self._tell(await self._heads(list(self._waiting)))
+            heads = await self._heads(asked)
         except StoreError:
             self._stale = True  # the next poll asks again; whoever waits has its own timeout
+            return
+        self._tell(heads)
+        for n in asked:
+            if n not in heads:
+                self.deleted(n)
 
 
-def _fail(waiter: asyncio.Future[int] | asyncio.Future[None], error: StoreError) -> None:
+def missing(n: int) -> NotFound:
+    """The error of whoever asks for an instance that is not there."""
+    return NotFound(f"there is no instance {n}; it may have been deleted")
+
+
+def _fail(waiter: asyncio.Future[int] | asyncio.Future[None], error: CairnError) -> None:
     if not waiter.done():
         waiter.set_exception(error)

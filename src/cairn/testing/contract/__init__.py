@@ -11,13 +11,39 @@ A subject says how to get at one place for logs. Each case gets a place of its o
 with an AssertionError. Its name is the sentence it proves, its docstring cites the promises.
 """
 
-from cairn.testing.contract import admitting, appending, care, content, owning, producing, reading, ringing, waiting
+from cairn.testing.contract import (
+    admitting,
+    appending,
+    care,
+    content,
+    deleting,
+    forking,
+    keeping,
+    merging,
+    owning,
+    producing,
+    reading,
+    ringing,
+    waiting,
+)
 from cairn.testing.contract.case import Case, SkewedClock, Subject, run
 
-CASES: tuple[Case, ...] = tuple(
-    found
-    for module in (admitting, appending, producing, reading, owning, ringing, waiting, content, care)
-    for found in module.CASES
+_MODULES = (
+    admitting,
+    appending,
+    producing,
+    reading,
+    owning,
+    ringing,
+    waiting,
+    content,
+    forking,
+    deleting,
+    merging,
+    keeping,
+    care,
 )
+
+CASES: tuple[Case, ...] = tuple(found for module in _MODULES for found in module.CASES)
 
 __all__ = ["CASES", "Case", "SkewedClock", "Subject", "run"]
