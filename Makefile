@@ -5,6 +5,7 @@
 #   make test    everything CI runs; ends with pytest's closing line
 #   make bench   the benchmarks, as tables; the last run is kept in .cairn/bench/
 #   make lock    pin the newest allowed versions of all dependencies
+#   make console build the chat page from console/ (needs Node; the built files are in the repository)
 #
 # The environment is .venv, made from requirements-dev.lock (every file checked by hash) and made again when the lock
 # changes. PYTHON chooses the interpreter it is made with.
@@ -20,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest
 # One test process per core, at most four: the suite is sized for two, and system tests run one after the other anyway.
 WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 
-.PHONY: help setup demo check fast lint test bench lock clean
+.PHONY: help setup demo check fast lint test bench lock console clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -73,6 +74,9 @@ lock: .venv/installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@$(UV_COMPILE) --extra all -o requirements.lock
 	@$(UV_COMPILE) --extra all --group dev -o requirements-dev.lock
+
+console:
+	@cd console && npm ci --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -98,6 +98,8 @@ def layer(module: str) -> str:
     parts = module.split(".")
     if len(parts) == 1:
         return "face"
+    if parts[1] == "client":
+        return "framework"
     return parts[1] if parts[1] in {"runtime", "harness", "framework", "testing"} else "base"
 
 
@@ -179,10 +181,11 @@ ONLY: dict[str, tuple[str, ...]] = {
     "anthropic": MODELS,
     "openai": MODELS,
     "google": MODELS,
-    "httpx": (*MODELS, "framework/channels/"),
+    "httpx": (*MODELS, "framework/channels/", "client.py"),
     "httpx2": MODELS,
     "starlette": ("framework/",),
     "uvicorn": ("framework/",),
+    "watchfiles": ("framework/reload",),
     "argparse": ("framework/cli/",),
     "rich": ("framework/",),
     "subprocess": (*SANDBOX, *TESTING, "framework/cli/demo"),
