@@ -21,13 +21,20 @@ DEFAULT_STORE = Path(".cairn") / "cairn.db"
 #: The environment variable that says otherwise.
 STORE_VARIABLE = "CAIRN_STORE"
 
-#: Each option of `[tool.cairn]` and what it means. All are texts.
+#: Each option of `[tool.cairn]` and what it means. All are texts but those of `LISTS` and `NUMBERS`.
 OPTIONS = {
     "agents": "the folder agents are discovered in, relative to pyproject.toml; `agents` by default",
     "app": "where the App is, `module:name`; without it what is discovered is served",
     "model": "the model of every agent that names none, `provider:model`",
     "store": "the store's file, relative to pyproject.toml; `.cairn/cairn.db` by default",
+    "host": "the address to serve on; 127.0.0.1, this machine only, by default",
+    "port": "the port to serve on; 8000 by default, 0 for any",
+    "auth": "who may call what is discovered: none (this machine only), tokens, or open",
+    "hosts": "the names the server has beside those of this machine",
+    "cors": "origins whose pages may call the server from a browser",
 }
+LISTS = ("hosts", "cors")
+NUMBERS = ("port",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,11 @@ class Config:
     app: str | None = None
     model: str | None = None
     store: Path | None = None
+    host: str | None = None
+    port: str | None = None
+    auth: str | None = None
+    hosts: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
 
     @property
     def agents_folder(self) -> Path:
@@ -93,6 +105,8 @@ def _config(root: Path, file: Path, table: dict[str, Any]) -> Config:
             given[name] = Path(given[name])
     if "store" in given:
         given["store"] = root / given["store"]
+    given.update({name: tuple(given[name]) for name in LISTS if name in given})
+    given.update({name: str(given[name]) for name in NUMBERS if name in given})
     return Config(root, file, **given)
 
 
@@ -101,6 +115,12 @@ def _problem(name: str, value: Any) -> str:
         close = difflib.get_close_matches(name, OPTIONS, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(OPTIONS)}"
         return f"has no option {name!r}; {hint}"
+    if name in LISTS:
+        if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+            return f"{name} = {value!r}: a list of texts is needed ({OPTIONS[name]})"
+        return ""
+    if name in NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+        return "" if 0 <= value <= 65_535 else f"{name} = {value!r}: {OPTIONS[name]}"
     if not isinstance(value, str) or not value:
         return f"{name} = {value!r}: a text is needed ({OPTIONS[name]})"
     if name in ("model", "app") and not all(value.partition(":")):

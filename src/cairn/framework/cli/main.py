@@ -231,8 +231,93 @@ def _demo(given: Arguments) -> int:
     return demo.run(demo.Request(model=given.model, seed=given.seed, pace=given.pace, keep=given.keep, json=given.json))
 
 
+def _declare_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help="module:app, a project's folder, or agents' files; default: this project"
+    )
+    parser.add_argument("--host", metavar="HOST", help="the address to listen on (HOST, or 127.0.0.1: this machine only)")
+    parser.add_argument("--port", type=at_least(0), metavar="PORT", help="the port (PORT, or 8000); 0 for any free one")
+    parser.add_argument(
+        "--workers", type=at_least(1), default=1, metavar="N", help="processes that share the port and the store"
+    )
+    parser.add_argument(
+        "--auth", choices=("none", "tokens", "open"), help="who may call: this machine, bearer tokens, everyone"
+    )
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name this server has; repeatable")
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], metavar="URL", help="an origin whose pages may call; repeatable"
+    )
+    parser.add_argument(
+        "--trust-proxy", action="append", default=[], metavar="NET", help="a proxy's address or network; repeatable"
+    )
+    parser.add_argument("--log", choices=("text", "json", "none"), default="text", help="the form of the access log on stderr")
+
+
+def _serve(given: Arguments) -> int:
+    from cairn.framework.cli import serve
+
+    return serve.serve(
+        serve.Request(
+            targets=tuple(given.targets),
+            host=given.host,
+            port=given.port,
+            workers=given.workers,
+            store=given.store,
+            auth=given.auth,
+            hosts=tuple(given.allow_host),
+            origins=tuple(given.allow_origin),
+            proxies=tuple(given.trust_proxy),
+            log=given.log,
+            json=given.json,
+        )
+    )
+
+
+def _declare_token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="whose it is")
+    parser.add_argument("--tenant", default="default", metavar="TENANT", help="whose conversations it opens (default)")
+
+
+def _declare_token_create(parser: argparse.ArgumentParser) -> None:
+    _declare_token(parser)
+    parser.add_argument(
+        "--grant", default="read,send,abort", metavar="LIST", help="read, send, abort, manage (read,send,abort)"
+    )
+    parser.add_argument("--agent", action="append", metavar="PATTERN", help="'support/*', 'support/user-7'; repeatable (all)")
+    parser.add_argument("--expires", default="90d", metavar="TIME", help="30d, 12h, 1y, or never (90d)")
+    parser.add_argument("--trusted", action="store_true", help="an application's own server: no limit on requests and streams")
+
+
+def _token_create(given: Arguments) -> int:
+    from cairn.framework.cli import token
+
+    return token.create(
+        given.store,
+        given.name,
+        grants=[grant.strip() for grant in given.grant.split(",") if grant.strip()],
+        agents=given.agent or ["*"],
+        expires=given.expires,
+        tenant=given.tenant,
+        trusted=given.trusted,
+        json=given.json,
+    )
+
+
+def _token_ls(given: Arguments) -> int:
+    from cairn.framework.cli import token
+
+    return token.ls(given.store, json=given.json)
+
+
+def _token_revoke(given: Arguments) -> int:
+    from cairn.framework.cli import token
+
+    return token.revoke(given.store, given.name, tenant=given.tenant, json=given.json)
+
+
 VERBS: tuple[Verb, ...] = (
     Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
+    Verb("serve", "serve agents over HTTP until it is told to stop", _declare_serve, _serve),
     Verb("info", "show what was found and what the model would see, offline", _declare_target, _info, has_store=False),
     Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
@@ -243,6 +328,15 @@ VERBS: tuple[Verb, ...] = (
         verbs=(
             Verb("check", "verify every page, checksum and link", run=_store_check),
             Verb("backup", "copy the store while agents go on running in it", _declare_backup, _store_backup),
+        ),
+    ),
+    Verb(
+        "token",
+        "make, list and revoke the tokens of callers",
+        verbs=(
+            Verb("create", "make a token and show it once", _declare_token_create, _token_create),
+            Verb("ls", "list the tokens there are", run=_token_ls),
+            Verb("revoke", "end a token, in running servers too", _declare_token, _token_revoke),
         ),
     ),
     Verb("demo", "watch an agent fix a bug, be killed in the middle, and go on", _declare_demo, _demo, has_store=False),

@@ -28,7 +28,7 @@ class Serving(uvicorn.Server):
 
     def __init__(self, app: Asgi, limits: HttpLimits, connections_max: int) -> None:
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             http=connection_factory(limits, connections_max),
             ws="none",
             lifespan="off",
@@ -43,6 +43,8 @@ class Serving(uvicorn.Server):
         )
         super().__init__(config)
         self._limits = limits
+        self.listening = asyncio.Event()
+        """Set once connections are accepted."""
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -53,6 +55,10 @@ class Serving(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):
@@ -79,7 +85,8 @@ class Serving(uvicorn.Server):
         """Whatever was written leaves, if the clients take it at once."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
-                while self.server_state.tasks or any(_unsent(each) for each in self.server_state.connections):
+                # Nobody says when the last buffer is empty: a look every now and then, for a moment.
+                while self.server_state.tasks or any(map(_unsent, self.server_state.connections)):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         for connection in list(self.server_state.connections):
             connection.transport.abort()

@@ -1,0 +1,264 @@
+"""`cairn serve`: agents over HTTP, for production: from what was asked for to an App, and from there to a clean end.
+
+Laws. The socket is taken first, so that a port in use is said before anything else is done; nobody is answered before
+everything is ready. stdout says once where it is, as soon as it is there; the log goes to stderr. What is discovered is served
+with the options given here; an App of one's own says everything itself except where it listens.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cairn.errors import AgentFileError, UsageError
+from cairn.framework import config as configuration
+from cairn.framework.cli.output import Exit, guard, installed_version, json_line, line
+
+if TYPE_CHECKING:
+    from cairn.framework.app import App
+    from cairn.framework.http.auth import Authenticate
+
+#: What `--auth` offers; an App of one's own has `auth=`.
+AUTHENTICATIONS = ("none", "tokens", "open")
+WORKERS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One `cairn serve`."""
+
+    targets: tuple[str, ...] = ()
+    host: str | None = None
+    port: int | None = None
+    workers: int = 1
+    store: str | None = None
+    auth: str | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
+    log: str = "text"
+    console: bool = False
+    json: bool = False
+
+
+def serve(request: Request) -> int:
+    """Serve until a signal says otherwise: 0 after a clean stop."""
+    from cairn.clock import SystemClock
+    from cairn.framework.cli import logs
+    from cairn.framework.http.limits import HttpLimits
+    from cairn.framework.http.server import listen, run
+
+    host, port = address(request)
+    listener = listen(host, port, HttpLimits())
+    logs.configure(request.log)
+    clock = SystemClock()
+    if request.workers > 1:
+        return _supervise(request, listener)
+    run(
+        lambda: make(request),
+        listener,
+        clock=clock,
+        on_ready=lambda app: _show(request, facts(app, listener, request)),
+        access=None if request.log == "none" else request.log,
+    )
+    return Exit.OK
+
+
+def _supervise(request: Request, listener: socket.socket) -> int:
+    import json
+
+    from cairn.clock import SystemClock
+    from cairn.framework.http.server import run
+    from cairn.framework.http.workers import Lifeline, Supervisor
+
+    def child(life: Lifeline) -> int:
+        def work() -> None:
+            run(
+                lambda: make(request),
+                listener,
+                clock=SystemClock(),
+                on_ready=lambda app: life.say(json.dumps(facts(app, listener, request))),
+                access=None if request.log == "none" else request.log,
+                stop_on=life.watch,
+                is_supervised=True,
+            )
+
+        code = guard(work)
+        sys.stderr.flush()
+        return code
+
+    sys.stdout.flush()
+    supervisor = Supervisor(
+        child=child,
+        count=request.workers,
+        clock=SystemClock(),
+        on_ready=lambda said: _show(request, json.loads(said)),
+        note=lambda text: print(f"cairn: {text}", file=sys.stderr, flush=True),
+    )
+    return supervisor.run()
+
+
+# --- what is served -------------------------------------------------------------------------------------------------
+
+
+def address(request: Request) -> tuple[str, int]:
+    """Where to listen: the options, HOST and PORT, the project, this machine only. Raises UsageError."""
+    from cairn.framework.http.server import DEFAULT_HOST, DEFAULT_PORT
+
+    config = configuration.find(_folder(request))
+    host = request.host or os.environ.get("HOST") or config.host or DEFAULT_HOST
+    if request.port is not None:
+        return host, request.port
+    text = os.environ.get("PORT") or config.port or str(DEFAULT_PORT)
+    if not text.isdecimal() or int(text) > 65_535:
+        raise UsageError(f"PORT is {text!r}; it must be a number from 0 (any free port) to 65535")
+    return host, int(text)
+
+
+def _folder(request: Request) -> Path:
+    """Where the project is looked for."""
+    if len(request.targets) == 1 and Path(request.targets[0]).is_dir():
+        return Path(request.targets[0])
+    return Path.cwd()
+
+
+def make(request: Request) -> App:
+    """The App that was asked for: `module:name`, agents named one by one, or all of the project. Raises UsageError."""
+    config = configuration.find(_folder(request))
+    named = _application_name(request.targets, config)
+    if named is not None:
+        return _imported(named, config.root, request)
+    return _assembled(_agents(request, config), config, request)
+
+
+def _application_name(targets: Sequence[str], config: configuration.Config) -> str | None:
+    """`module:name`, where that is no file."""
+    if len(targets) == 1:
+        module, colon, name = targets[0].partition(":")
+        is_dotted = all(part.isidentifier() for part in module.split("."))
+        if colon and is_dotted and name.isidentifier() and not Path(module).exists():
+            return targets[0]
+    is_project = not targets or (len(targets) == 1 and _is_project(Path(targets[0])))
+    return config.app if is_project else None
+
+
+def _is_project(path: Path) -> bool:
+    from cairn.framework.folder import is_agent_folder
+
+    return path.is_dir() and not is_agent_folder(path)
+
+
+def _imported(named: str, root: Path, request: Request) -> App:
+    from cairn.framework.app import App
+
+    given = [name for name, value in (("--auth", request.auth), ("--store", request.store)) if value]
+    given += [name for name, value in (("--allow-host", request.hosts), ("--allow-origin", request.origins)) if value]
+    if given:
+        raise UsageError(f"{named} is an App and says itself what {' and '.join(given)} would; change it there")
+    module_name, _, name = named.partition(":")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{named}: there is no module {error.name!r} under {root}") from None
+    found: Any = getattr(module, name, None)
+    if callable(found) and not isinstance(found, App):
+        found = found()
+    if not isinstance(found, App):
+        what = "is not there" if found is None else f"is a {type(found).__name__}"
+        raise UsageError(f"{named} {what}; `cairn serve` needs an App, such as `{name} = App([agent])`")
+    return found
+
+
+def _agents(request: Request, config: configuration.Config) -> list[Any]:
+    from cairn.framework.project import discover, load
+
+    targets = [target for target in request.targets if not _is_project(Path(target))]
+    if targets:
+        return [load(target) for target in targets]
+    project = discover(config)
+    if project.problems:
+        raise AgentFileError(f"{len(project.problems)} problems in the project", project.problems)
+    if not project.agents:
+        raise UsageError(
+            f"there are no agents in {config.agents_folder}; write {config.agents_folder / 'NAME.py'} with "
+            "`name = Agent('name', model=…)`, or name a file: cairn serve FILE"
+        )
+    return list(project.agents)
+
+
+def _assembled(agents: list[Any], config: configuration.Config, request: Request) -> App:
+    from cairn.framework.app import App
+    from cairn.framework.cli.store import named
+
+    store = request.store or os.environ.get(configuration.STORE_VARIABLE)
+    where = named(store) if store else config.store or config.root / configuration.DEFAULT_STORE
+    return App(
+        agents,
+        store=where,
+        auth=authentication(request.auth or config.auth or "none"),
+        hosts=(*request.hosts, *config.hosts),
+        cors=(*request.origins, *config.cors),
+        proxies=request.proxies or None,
+        console=request.console,
+    )
+
+
+def authentication(name: str) -> Authenticate | None:
+    """What `--auth` means."""
+    if name == "tokens":
+        from cairn.framework.http.tokens import Tokens
+
+        return Tokens()
+    if name == "open":
+        from cairn.framework.http.auth import open_to_everyone
+
+        return open_to_everyone()
+    if name == "none":
+        return None
+    raise UsageError(f"auth {name!r} is none of {', '.join(AUTHENTICATIONS)}; an App of your own takes a function")
+
+
+# --- what is said ---------------------------------------------------------------------------------------------------
+
+
+def facts(app: App, listener: socket.socket, request: Request) -> dict[str, Any]:
+    """What a person or a program that starts a server wants to know."""
+    from cairn.framework.http.auth import describe
+    from cairn.framework.http.server import url_of
+
+    models = sorted({model if isinstance(model, str) else model.spec for agent in app.agents if (model := agent.model)})
+    return {
+        "url": url_of(listener),
+        "host": listener.getsockname()[0],
+        "auth": describe(app.auth),
+        "agents": [agent.name for agent in app.agents],
+        "store": getattr(app.store, "path", ""),
+        "models": models,
+        "pid": os.getpid(),
+        "workers": request.workers,
+    }
+
+
+def _show(request: Request, known: dict[str, Any]) -> None:
+    if request.json:
+        json_line({**known, "pid": os.getpid()})
+    else:
+        version = installed_version()
+        line(f"cairn{f' {version}' if version else ''} is ready at {known['url']}")
+        if known["host"] in ("0.0.0.0", "::"):
+            line("  listens   on every address of this machine")
+        line(f"  callers   {known['auth']}")
+        line(f"  agents    {', '.join(known['agents'])}")
+        line(f"  store     {known['store']}")
+        line(f"  models    {', '.join(known['models']) or 'none'}")
+        if known["workers"] > 1:
+            line(f"  processes {known['workers']}")
+    sys.stdout.flush()
