@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from cairn.errors import NotFound, StoreCorrupt
-from cairn.runtime.storage.connection import Connection
+from cairn.runtime.storage.connection import Connection, overwriting
 from cairn.runtime.storage.queries import query
 
 #: One transaction's worth of content: large enough to amortise it, small enough that an append behind it waits a few ms.
@@ -68,6 +68,7 @@ def get(connection: Connection, tenant: str, hash: str) -> bytes:
 def collect(connection: Connection, before: float, after: int) -> tuple[int, int]:
     """Delete some content beyond the row `after` that nobody refers to or has touched since `before`: how much, how far."""
     found = connection.execute(query("unreferenced_blobs"), {"before": before, "after": after, "limit": COLLECT_BLOBS_MAX})
-    for (blob,) in found:
-        connection.execute(query("drop_blob"), (blob,))
+    with overwriting(connection):
+        for (blob,) in found:
+            connection.execute(query("drop_blob"), (blob,))
     return len(found), found[-1][0] if found else after

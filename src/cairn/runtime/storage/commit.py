@@ -60,14 +60,15 @@ class Committed:
 
 
 class Space(Enum):
-    """How a transaction of its own stands to a full disk."""
+    """What a transaction of its own does to the disk."""
 
-    FREE = "free"
+    NEEDED = "needed"
     """It needs what is free."""
-    NEW = "new"
+    TAKEN = "taken"
     """It is new work: refused while the reserve is in use."""
-    RESERVE = "reserve"
-    """It is a way out: it may use the reserve."""
+    GIVEN = "given"
+    """It removes something, which is a way out of a full disk: it may use the reserve. What it removed is to leave the
+    write-ahead log too."""
 
 
 class Committer:
@@ -95,16 +96,16 @@ class Committer:
         except SqlError as error:
             return self._after(error, writes)
 
-    def run(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE) -> T:
+    def run(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
         """Do `work` in a transaction of its own. Raises StoreError, and what it raises; then nothing of it was written."""
         if self.failed is not None:
             raise self.failed
-        if space is Space.NEW and self._is_full():
+        if space is Space.TAKEN and self._is_full():
             raise self._refused()
         try:
             return self._run(work, synced)
         except SqlError as error:
-            if self.failed is None and error.code == FULL and space is Space.RESERVE and self._releases():
+            if self.failed is None and error.code == FULL and space is Space.GIVEN and self._releases():
                 return self.run(work, synced=synced)
             raise (self.failed or self._said(error)) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 from cairn.errors import CairnError, StoreBusy, StoreCorrupt, StoreError, StoreFull
@@ -136,6 +137,16 @@ def configure(connection: Connection, *, memory: bool) -> None:
     if sys.platform == "darwin":
         connection.execute("pragma fullfsync=1")
         connection.execute("pragma checkpoint_fullfsync=1")
+
+
+@contextmanager
+def overwriting(connection: Connection) -> Generator[None, None, None]:
+    """Pages freed in the block are zeroed, at the cost of writing each of them once more: for what somebody wants gone."""
+    connection.execute("pragma secure_delete=ON")
+    try:
+        yield
+    finally:
+        connection.execute("pragma secure_delete=FAST")
 
 
 def store_error(error: SqlError, where: str) -> CairnError:

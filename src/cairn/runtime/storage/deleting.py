@@ -6,10 +6,7 @@ write-ahead log has been moved and emptied (wal.py does that when the store is n
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
-from cairn.runtime.storage.connection import Connection
+from cairn.runtime.storage.connection import Connection, overwriting
 from cairn.runtime.storage.queries import query
 
 #: Everything of an instance that no fork can share.
@@ -20,7 +17,7 @@ def delete(connection: Connection, n: int, now: float) -> bool:
     """The instance is deleted in the open transaction; False when there is none."""
     if not connection.execute(query("bury"), {"n": n, "now": now}):
         return False
-    with _overwriting(connection):
+    with overwriting(connection):
         _forget(connection, n, now)
     return True
 
@@ -44,13 +41,3 @@ def _hide(connection: Connection, n: int, shared: int, now: float) -> None:
     connection.execute(query("forget_checkpoints"), (n, shared))
     for what in PRIVATE:
         connection.execute(query(f"forget_{what}"), (n,))
-
-
-@contextmanager
-def _overwriting(connection: Connection) -> Generator[None, None, None]:
-    """Pages freed in the block are zeroed, which costs writing them once more (see connection.py for the usual setting)."""
-    connection.execute("pragma secure_delete=ON")
-    try:
-        yield
-    finally:
-        connection.execute("pragma secure_delete=FAST")

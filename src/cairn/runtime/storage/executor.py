@@ -37,13 +37,8 @@ class Executor(Protocol):
         """The write's outcome, durable as it asked. Cancelled: it still happens."""
         ...
 
-    async def transact(
-        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE, empties: bool = False
-    ) -> T:
-        """`work` was done in a transaction of its own, after everything handed over before.
-
-        With `empties`, what it removed is to leave the write-ahead log too: soon, when nothing else is going on.
-        """
+    async def transact(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
+        """`work` was done in a transaction of its own, after everything handed over before."""
         ...
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -102,11 +97,9 @@ class InlineExecutor:
                 self._checkpoint(self._wal.idle)
         return committed.outcomes[0]
 
-    async def transact(
-        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE, empties: bool = False
-    ) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
         result = self._in_turn(lambda: self._committer.run(work, synced=synced, space=space))
-        if empties and self._wal is not None:
+        if space is Space.GIVEN and self._wal is not None:
             self._checkpoint(self._wal.truncate)
         return result
 

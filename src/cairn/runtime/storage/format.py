@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from cairn.errors import StoreCorrupt, StoreFormat, StoreUnsupported
+from cairn.errors import StoreBusy, StoreCorrupt, StoreFormat, StoreUnsupported
 from cairn.runtime.storage.connection import SQLITE_VERSION_MIN, Connection, sqlite_version
 from cairn.runtime.storage.queries import schema
 
@@ -128,6 +128,12 @@ def is_current(connection: Connection) -> bool:
     return connection.execute("pragma user_version") == [(FORMAT,)]
 
 
+def is_older(connection: Connection) -> bool:
+    """Whether the file is a store of a former format."""
+    [(version,)] = connection.execute("pragma user_version")
+    return 0 < int(version) < FORMAT
+
+
 def migrate(connection: Connection, where: str, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
     """The file has the current format. One transaction: a crash leaves the old format, whole."""
     [(version,)] = connection.execute("pragma user_version")
@@ -185,6 +191,19 @@ class Users:
         self._alone = True
         last = os.pread(self._file, 128, 0).decode("ascii", "replace").strip("\0\n ")
         return wal_exists and (last != boot or size <= QUICK_CHECK_BYTES)
+
+    def require_alone(self, path: str) -> None:
+        """Raises StoreBusy while another process has the file open: an older program would not understand what it reads."""
+        if self._alone:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreBusy(
+                f"{path} has an older format and is open in another process, which runs an older Cairn. "
+                "Stop that process first; then the store is brought up to date."
+            ) from None
+        self._alone = True
 
     def checked(self, boot: str) -> None:
         if self._alone:

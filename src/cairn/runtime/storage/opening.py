@@ -16,6 +16,7 @@ from cairn.runtime.storage.connection import CANTOPEN, NOTADB, READONLY, Connect
 from cairn.runtime.storage.format import (
     Users,
     is_current,
+    is_older,
     migrate,
     quick_check,
     require_local,
@@ -116,6 +117,8 @@ def _open_database(path: str, connect: Connect, boot: str, turn: Turn, users: Us
         if suspicious:
             quick_check(connection, path)
         if not is_current(connection) or connection.execute(query("workers_of_other_boots"), (boot,)) != [(0,)]:
+            if is_older(connection):
+                users.require_alone(path)
             _bring_up(connection, path, boot, turn, busy_seconds)
         # Also for a file that was there: whoever made it may have died before its name, or the end of its rollback journal,
         # was certain.

@@ -226,14 +226,12 @@ class SqliteStore:
         boot = self._boot
         assert boot is not None
         return await self._running().transact(
-            lambda db: forking.fork(db, source, at, address, creation, boot), synced=True, space=Space.NEW
+            lambda db: forking.fork(db, source, at, address, creation, boot), synced=True, space=Space.TAKEN
         )
 
     async def delete(self, n: int) -> bool:
         now = self._clock.wall()
-        done = await self._running().transact(
-            lambda db: deleting.delete(db, n, now), synced=True, space=Space.RESERVE, empties=True
-        )
+        done = await self._running().transact(lambda db: deleting.delete(db, n, now), synced=True, space=Space.GIVEN)
         self._watching().deleted(n)
         return done
 
@@ -312,7 +310,8 @@ class SqliteStore:
         before = self._clock.wall() - grace_seconds
         total, deleted, after = 0, 1, 0
         while deleted:
-            deleted, after = await self._running().transact(partial(blobs.collect, before=before, after=after))
+            work = partial(blobs.collect, before=before, after=after)
+            deleted, after = await self._running().transact(work, space=Space.GIVEN)
             total += deleted
         return total
 

@@ -90,14 +90,10 @@ class ThreadedExecutor:
         self._put(_Job(future, self._loop.time(), size, write))
         return await future
 
-    async def transact(
-        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.FREE, empties: bool = False
-    ) -> T:
+    async def transact(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
         def run() -> T:
-            result = self._committer.run(work, synced=synced, space=space)
-            if empties:
-                self._wal.is_to_be_emptied = True
-            return result
+            self._wal.is_to_be_emptied |= space is Space.GIVEN
+            return self._committer.run(work, synced=synced, space=space)
 
         return await self._call(run)
 
@@ -203,12 +199,10 @@ class ThreadedExecutor:
                 job.future.set_result(outcome)
 
     def _finish(self, job: _Job, result: Any, error: BaseException | None) -> None:
-        if job.future.done():
-            return
-        if error is None:
-            job.future.set_result(result)
-        else:
+        if not job.future.done() and error is not None:
             job.future.set_exception(error)
+        elif not job.future.done():
+            job.future.set_result(result)
 
     def _check_open(self) -> None:
         if self._closing:

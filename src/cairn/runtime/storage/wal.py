@@ -47,7 +47,7 @@ class Wal:
     @property
     def wants_rest(self) -> bool:
         """Something could be moved while nothing else is going on."""
-        return self._written > 0 and not self.is_running
+        return (self._written > 0 or self.is_to_be_emptied) and not self.is_running
 
     def bulk(self) -> None:
         """Most of the log is moved; the writer may go on meanwhile. Raises SqlError."""
@@ -64,8 +64,8 @@ class Wal:
         """All of the log is moved, and a long one emptied, or one that holds what was deleted. Called with the write turn."""
         self._written = 0
         is_long = os.path.exists(self._path) and os.path.getsize(self._path) > LONG_BYTES
-        self._checkpoint("truncate" if is_long or self.is_to_be_emptied else "passive")
-        self.is_to_be_emptied = False
+        if self._checkpoint("truncate" if is_long or self.is_to_be_emptied else "passive"):
+            self.is_to_be_emptied = False
 
     def truncate(self) -> None:
         """The log is empty, if no reader is in the way. Called with the write turn."""
@@ -78,10 +78,12 @@ class Wal:
         except SqlError:
             pass  # nothing depends on this connection any more
 
-    def _checkpoint(self, mode: str) -> None:
+    def _checkpoint(self, mode: str) -> bool:
+        """Whether it was done to the end. Busy or full: the log stays longer until the next time."""
         try:
-            self._connection.execute(f"pragma wal_checkpoint({mode})")
+            [(is_busy, *_)] = self._connection.execute(f"pragma wal_checkpoint({mode})")
         except SqlError as error:
             if error.code == IOERR:
                 raise
-            # Busy or full: the log stays longer until the next time.
+            return False
+        return not is_busy
