@@ -199,7 +199,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 HEAVY = ("pydantic_ai", "genai_prices", "anthropic", "openai", "google", "httpx", "httpx2", "apsw", "rich", "uvicorn")
 
 #: Files written against one heavy library may import it at their top; then nobody may import *them* at theirs.
-BOUND = ("harness/models/", "testing/disk", "testing/providers/")
+BOUND = ("harness/models/", "testing/disk", "testing/providers/", "framework/http/connection", "framework/http/serving")
 
 
 @pytest.mark.parametrize("library", sorted(ONLY))
@@ -264,7 +264,7 @@ AMBIENT_FOLDERS: dict[str, str] = {
 PROCESSES = re.compile(
     r"^(os\.(fork|forkpty|exec\w+|spawn\w+|posix_spawn\w*|system|popen)|asyncio\.create_subprocess_\w+|pty\.\w+)$"
 )
-PROCESSES_ALLOWED = (*SANDBOX, *TESTING, "framework/cli/demo")
+PROCESSES_ALLOWED = (*SANDBOX, *TESTING, "framework/cli/demo", "framework/http/workers")
 
 
 def calls(module: Module) -> Iterator[tuple[str, int]]:
@@ -315,6 +315,12 @@ PURE = (
     "harness/messages.py",
     "harness/records.py",
     "harness/conversation.py",
+    "harness/projection.py",
+    "harness/shown.py",
+    "framework/http/problems.py",
+    "framework/http/origin.py",
+    "framework/http/snapshot.py",
+    "framework/http/sniff.py",
     "harness/submission.py",
     "harness/recovery.py",
     "harness/context.py",

@@ -66,6 +66,15 @@ def tools(agent: Agent[Any], world: World) -> None:
         ctx.progress("hanging")
         await asyncio.sleep(1_000)
 
+    @agent.tool(repeat="safe")
+    async def draw(ctx: Context) -> dict[str, int]:
+        """Draw, and show how far it is."""
+        for done in (50, 100):
+            ctx.show("drawing", {"percent": done})
+            await asyncio.sleep(1)
+        ctx.describe(lines=3)
+        return {"lines": 3}
+
     @agent.tool
     async def perish() -> None:
         """Die."""
@@ -187,6 +196,7 @@ SCENES: dict[str, tuple[str, Callable[[], Scene]]] = {
         ),
     ),
     "terminate": ("A call that ends the run.", lambda: scene([Say("Bye. "), Call("finish")], define=tools)),
+    "shown": ("Data and metadata beside the words.", lambda: scene(Call("draw"), "Drawn.", define=tools)),
     "process": ("A call in a process of its own, with progress.", lambda: scene(Call("make"), "Made.", define=processes)),
     "state": (
         "Parallel changes of one field, a new tool and new instructions.",

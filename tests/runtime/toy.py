@@ -41,7 +41,9 @@ class Toy:
     def load(self, data: bytes) -> list[int]:
         return [int(data)]
 
-    def project(self, records: Sequence[r.Record]) -> bytes:
+    projection = 0
+
+    def project(self, state: Any, records: Sequence[r.Record]) -> bytes:
         return b""
 
     def progress(self, record: r.Record) -> str | None:

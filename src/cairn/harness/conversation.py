@@ -30,8 +30,9 @@ from cairn.harness.messages import (
     ToolMessage,
     UserMessage,
 )
-from cairn.harness.projection import Shown, message_id
+from cairn.harness.projection import message_id
 from cairn.harness.render import delivery_message, missing_result, note_message
+from cairn.harness.shown import Shown
 from cairn.harness.submission import Control
 from cairn.runtime import records as r
 
@@ -67,7 +68,6 @@ class Conversation:
         self.versions: dict[str, int] = {}
         self.has_images = False
         self.shown = Shown()
-        """Where the open answer stands, for clients."""
         self.arguments: dict[str, msgspec.Raw] = {}
         """What the calls of the open turn were called with, by call."""
         self.call_ids: list[str] = []
@@ -113,7 +113,6 @@ class Conversation:
         return delivery_message(self.delivery_of(submission))
 
     def delivery_of(self, submission: str) -> h.Delivery:
-        """What was sent."""
         delivery: h.Delivery | None = self.entry(message_id(submission)).delivery
         assert delivery is not None
         return delivery

@@ -4,7 +4,7 @@ Laws. Pure, and computed once, when the batch is appended: a reader only ever sc
 line, without `conversationId` and `position`: both are known only at commit, and differ in a fork; readers splice them in.
 There are twelve types of chunks and there will never be another: clients refuse what they do not know, so what is new goes
 into new fields. All steps of an answer are one message, the first step's. A text that was shown is never taken back.
-`Shown` is the little that has to be remembered between batches; it is part of the conversation's fold.
+What has to be remembered between batches is in `shown.py`.
 
     message-appended            a person's message at admission (again when it joins an answer), signals, advisories
     message-started … message-completed     one step of an answer; deltas and tool-input in between
@@ -24,12 +24,12 @@ import msgspec
 
 from cairn.harness import records as h
 from cairn.harness.messages import Image, Text, Thinking, ToolCall
+from cairn.harness.shown import Chunk, Shown, is_early, is_submission
 from cairn.runtime import records as r
 
 #: The version of what is below, stored with each row. A change of meaning raises it (S15).
 PROJECTION = 1
 
-Chunk = dict[str, Any]
 #: Finds the message of a submission that was admitted earlier.
 Find = Callable[[str], h.Delivery]
 
@@ -39,34 +39,6 @@ _decode_delivery = msgspec.json.Decoder(h.Delivery).decode
 _ABORTED = "Submission was aborted."
 _INTERRUPTED = "The answer was interrupted."
 _CONTINUED = "It continues from what was said."
-
-
-class Shown(msgspec.Struct, omit_defaults=True):
-    """Where the open answer stands, for clients."""
-
-    submission: str = ""
-    answer: str = ""
-    """The id of the message all its steps are shown as."""
-    attempt: int = 0
-    is_open: bool = False
-    """A step has begun and not ended."""
-    streamed: list[tuple[int, str, int]] = []
-    """Block, kind and length of what was shown of the open step."""
-    progress: list[str] = []
-    """Calls whose progress is shown."""
-    held: list[Chunk] = []
-    """What was shown before the answer had a message to hang it on."""
-
-    def copy(self) -> Shown:
-        twin = msgspec.structs.replace(self)
-        twin.streamed, twin.progress, twin.held = self.streamed[:], self.progress[:], self.held[:]
-        return twin
-
-    def apply(self, record: r.Record) -> None:
-        """Remember that this record was shown."""
-        handler = _MEMORY.get(type(record))
-        if handler is not None:
-            handler(self, record)
 
 
 def project(shown: Shown, find: Find, waiting: Sequence[str], records: Sequence[r.Record]) -> bytes:
@@ -308,18 +280,13 @@ def _progress(place: _Place, record: h.ToolProgress) -> Iterator[Chunk]:
 
 
 def _data_shown(place: _Place, record: h.DataShown) -> Iterator[Chunk]:
-    if not _is_early(place.shown, record.submission):
+    if not is_early(place.shown, record.submission):
         yield _data(place.shown.answer, record.name, record.value)
 
 
 def _metadata_shown(place: _Place, record: h.MetadataShown) -> Iterator[Chunk]:
-    if not _is_early(place.shown, record.submission):
+    if not is_early(place.shown, record.submission):
         yield {"type": "message-metadata", "messageId": place.shown.answer, "metadata": record.value}
-
-
-def _is_early(shown: Shown, submission: str) -> bool:
-    """Whether the answer that it belongs to has no message yet."""
-    return shown.submission != submission
 
 
 def _settled(place: _Place, record: r.FiberSettled) -> Iterator[Chunk]:
@@ -355,11 +322,6 @@ def _outcome_advisory(record: r.FiberSettled) -> Chunk:
     return _advisory(f"adv_{record.fiber}_failed", text, "visible", **more)
 
 
-def is_submission(fiber: str) -> bool:
-    """Whether a fiber of an agent is a message's (the others run hooks)."""
-    return fiber.startswith("sub_")
-
-
 _CHUNKS: dict[type[r.Record], Callable[[_Place, Any], Iterator[Chunk]]] = {
     r.InstanceCreated: _created,
     r.FiberAccepted: _accepted,
@@ -374,69 +336,4 @@ _CHUNKS: dict[type[r.Record], Callable[[_Place, Any], Iterator[Chunk]]] = {
     h.DataShown: _data_shown,
     h.MetadataShown: _metadata_shown,
     h.ConversationRewound: _rewound,
-}
-
-
-# --- what is remembered of it ---------------------------------------------------------------------------------------
-
-
-def _remember_turn(shown: Shown, record: h.TurnStarted) -> None:
-    if shown.submission != record.submission:
-        shown.submission, shown.answer = record.submission, record.message
-    shown.attempt, shown.is_open = record.attempt, True
-    shown.streamed, shown.progress, shown.held = [], [], []
-
-
-def _remember_delta(shown: Shown, record: h.MessageDelta) -> None:
-    for place in range(len(shown.streamed) - 1, -1, -1):
-        block, kind, length = shown.streamed[place]
-        if (block, kind) == (record.block, record.kind):
-            shown.streamed[place] = (block, kind, length + len(record.text))
-            return
-    shown.streamed.append((record.block, record.kind, len(record.text)))
-
-
-def _remember_end(shown: Shown, record: r.Record) -> None:
-    shown.is_open, shown.streamed = False, []
-
-
-def _remember_progress(shown: Shown, record: h.ToolProgress) -> None:
-    if record.call not in shown.progress:
-        shown.progress.append(record.call)
-
-
-def _remember_outcome(shown: Shown, record: h.ToolOutcome) -> None:
-    if record.call in shown.progress:
-        shown.progress.remove(record.call)
-
-
-def _remember_data(shown: Shown, record: h.DataShown) -> None:
-    if _is_early(shown, record.submission):
-        value = msgspec.json.decode(record.value)
-        shown.held.append({"type": "data-part", "name": record.name, "data": value})
-
-
-def _remember_metadata(shown: Shown, record: h.MetadataShown) -> None:
-    if _is_early(shown, record.submission):
-        shown.held.append({"type": "message-metadata", "metadata": msgspec.json.decode(record.value)})
-
-
-def _remember_settled(shown: Shown, record: r.FiberSettled) -> None:
-    if record.fiber == shown.submission:
-        _remember_end(shown, record)
-    if is_submission(record.fiber):
-        shown.held = []
-
-
-_MEMORY: dict[type[r.Record], Callable[[Shown, Any], None]] = {
-    h.TurnStarted: _remember_turn,
-    h.MessageDelta: _remember_delta,
-    h.MessageCompleted: _remember_end,
-    h.MessageInterrupted: _remember_end,
-    h.TurnFailed: _remember_end,
-    h.ToolOutcome: _remember_outcome,
-    h.ToolProgress: _remember_progress,
-    h.DataShown: _remember_data,
-    h.MetadataShown: _remember_metadata,
-    r.FiberSettled: _remember_settled,
 }

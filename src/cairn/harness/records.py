@@ -110,7 +110,7 @@ class MessageInterrupted(Record, frozen=True, tag="message.interrupted"):
     submission: str
     turn: str
     message: str
-    reason: Literal["crash", "cut", "stall", "abort", "timeout", "limit"]
+    reason: Literal["crash", "cut", "stall", "abort", "timeout", "limit", "fork"]
     keep: bool
     at: float
 

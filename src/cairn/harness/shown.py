@@ -1,0 +1,119 @@
+"""Where the open answer stands, for clients: the little of it that has to be remembered between batches.
+
+Laws. Pure. It is part of the conversation's fold, and costs the log nothing: a checkpoint holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from cairn.harness import records as h
+from cairn.runtime import records as r
+
+Chunk = dict[str, Any]
+
+
+class Shown(msgspec.Struct, omit_defaults=True):
+    """Where the open answer stands, for clients."""
+
+    submission: str = ""
+    answer: str = ""
+    """The id of the message all its steps are shown as."""
+    attempt: int = 0
+    is_open: bool = False
+    """A step has begun and not ended."""
+    streamed: list[tuple[int, str, int]] = []
+    """Block, kind and length of what was shown of the open step."""
+    progress: list[str] = []
+    """Calls whose progress is shown."""
+    held: list[Chunk] = []
+    """What was shown before the answer had a message to hang it on."""
+
+    def copy(self) -> Shown:
+        twin = msgspec.structs.replace(self)
+        twin.streamed, twin.progress, twin.held = self.streamed[:], self.progress[:], self.held[:]
+        return twin
+
+    def apply(self, record: r.Record) -> None:
+        """Remember that this record was shown."""
+        handler = _MEMORY.get(type(record))
+        if handler is not None:
+            handler(self, record)
+
+
+def is_early(shown: Shown, submission: str) -> bool:
+    """Whether the answer that it belongs to has no message yet."""
+    return shown.submission != submission
+
+
+def is_submission(fiber: str) -> bool:
+    """Whether a fiber of an agent is a message's (the others run hooks)."""
+    return fiber.startswith("sub_")
+
+
+# --- what is remembered of a record ----------------------------------------------------------------------------------
+
+
+def _remember_turn(shown: Shown, record: h.TurnStarted) -> None:
+    if shown.submission != record.submission:
+        shown.submission, shown.answer = record.submission, record.message
+    shown.attempt, shown.is_open = record.attempt, True
+    shown.streamed, shown.progress, shown.held = [], [], []
+
+
+def _remember_delta(shown: Shown, record: h.MessageDelta) -> None:
+    for place in range(len(shown.streamed) - 1, -1, -1):
+        block, kind, length = shown.streamed[place]
+        if (block, kind) == (record.block, record.kind):
+            shown.streamed[place] = (block, kind, length + len(record.text))
+            return
+    shown.streamed.append((record.block, record.kind, len(record.text)))
+
+
+def _remember_end(shown: Shown, record: r.Record) -> None:
+    shown.is_open, shown.streamed = False, []
+
+
+def _remember_progress(shown: Shown, record: h.ToolProgress) -> None:
+    if record.call not in shown.progress:
+        shown.progress.append(record.call)
+
+
+def _remember_outcome(shown: Shown, record: h.ToolOutcome) -> None:
+    if record.call in shown.progress:
+        shown.progress.remove(record.call)
+
+
+def _remember_data(shown: Shown, record: h.DataShown) -> None:
+    if is_early(shown, record.submission):
+        value = msgspec.json.decode(record.value)
+        shown.held.append({"type": "data-part", "name": record.name, "data": value})
+
+
+def _remember_metadata(shown: Shown, record: h.MetadataShown) -> None:
+    if is_early(shown, record.submission):
+        shown.held.append({"type": "message-metadata", "metadata": msgspec.json.decode(record.value)})
+
+
+def _remember_settled(shown: Shown, record: r.FiberSettled) -> None:
+    if record.fiber == shown.submission:
+        _remember_end(shown, record)
+    if is_submission(record.fiber):
+        shown.held = []
+
+
+_MEMORY: dict[type[r.Record], Callable[[Shown, Any], None]] = {
+    h.TurnStarted: _remember_turn,
+    h.MessageDelta: _remember_delta,
+    h.MessageCompleted: _remember_end,
+    h.MessageInterrupted: _remember_end,
+    h.TurnFailed: _remember_end,
+    h.ToolOutcome: _remember_outcome,
+    h.ToolProgress: _remember_progress,
+    h.DataShown: _remember_data,
+    h.MetadataShown: _remember_metadata,
+    r.FiberSettled: _remember_settled,
+}
