@@ -42,6 +42,19 @@ class InstanceCreated(Record, frozen=True, tag="instance.created"):
     at: float
 
 
+class InstanceForked(Record, frozen=True, tag="instance.forked"):
+    """From here on this log is another instance's own; what stands before is shared with `source` up to `offset` and is that
+    one's. Transcript, state and settlements are inherited; idempotency keys and work are not: the batch settles the rest."""
+
+    kind: str
+    id: str
+    uid: str
+    source: str
+    """The uid of the instance it was forked from."""
+    offset: int
+    at: float
+
+
 class InstanceClaimed(Record, frozen=True, tag="instance.claimed"):
     """A worker took the instance. For every fiber that was running and not released cleanly, this is a new attempt."""
 
@@ -196,6 +209,7 @@ REQUESTS: tuple[type[Record], ...] = (
 
 RUNTIME: tuple[type[Record], ...] = (
     InstanceCreated,
+    InstanceForked,
     InstanceClaimed,
     InstanceReleased,
     FiberStarted,

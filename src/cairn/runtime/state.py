@@ -170,6 +170,12 @@ def _created(state: RuntimeState, record: r.InstanceCreated, ordinal: int) -> No
     state.kind, state.id, state.uid = record.kind, record.id, record.uid
 
 
+def _forked(state: RuntimeState, record: r.InstanceForked, ordinal: int) -> None:
+    """Nobody owns it yet. What is unsettled is so until the same batch settles it; no request of the source's reaches it."""
+    state.kind, state.id, state.uid, state.keys = record.kind, record.id, record.uid, {}
+    state.released, state.crashed, state.destroy = True, False, False
+
+
 def _may_have_run(fiber: FiberState, at: float) -> bool:
     """Whether its method was called before the claim at `at`: an owner that died while the fiber backed off did not try it.
 
@@ -298,6 +304,7 @@ _OF_LIVE_FIBERS = (r.FiberStarted, r.FiberStashed, r.StepStarted, r.StepComplete
 
 _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.InstanceCreated: _created,
+    r.InstanceForked: _forked,
     r.InstanceClaimed: _claimed,
     r.InstanceReleased: _released,
     r.FiberAccepted: _accepted,
