@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from cairn.framework.app import App
+    from cairn.framework.http.auth import open_to_everyone
+    from cairn.framework.http.tokens import Tokens
     from cairn.harness.agent import Agent
     from cairn.harness.context_face import Context
     from cairn.harness.function_tool import tool
@@ -51,12 +53,14 @@ _HOMES = {
     "StepUnknown": "cairn.errors",
     "Stopping": "cairn.harness.hooks",
     "Text": "cairn.harness.messages",
+    "Tokens": "cairn.framework.http.tokens",
     "Tool": "cairn.harness.tools",
     "ToolError": "cairn.errors",
     "ToolResult": "cairn.harness.tools",
     "Turn": "cairn.harness.turn_view",
     "UsageError": "cairn.errors",
     "local": "cairn.harness.sandbox.local",
+    "open_to_everyone": "cairn.framework.http.auth",
     "tool": "cairn.harness.function_tool",
 }
 
@@ -77,6 +81,7 @@ __all__ = [
     "StepUnknown",
     "Stopping",
     "Text",
+    "Tokens",
     "Tool",
     "ToolError",
     "ToolResult",
@@ -84,6 +89,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "local",
+    "open_to_everyone",
     "tool",
 ]
 

@@ -269,6 +269,60 @@ def test_progress_is_the_last_4_kb_and_at_most_five_a_second() -> None:
     assert 2 <= len(shown) <= 7 and all(len(progress.text) == 4_096 for progress in shown)
 
 
+def test_what_a_tool_shows_is_on_the_log_before_its_outcome_and_never_told_to_the_model() -> None:
+    """S3: shown beside the words, in order; a quick succession of one name is one record; metadata adds up."""
+
+    def define(agent: Agent[Any], world: World) -> None:
+        @agent.tool
+        def draw(ctx: Context) -> str:
+            """Draw, in a thread of its own."""
+            for percent in range(100):
+                ctx.show("drawing", {"percent": percent})
+            ctx.show("frame", [1, 2])
+            ctx.describe(lines=3)
+            ctx.describe(words={"a": 1})
+            return "drawn"
+
+    done = scene(Call("draw"), "Done.", define=define)
+
+    shown = done.of(h.DataShown)
+    assert [(each.name, msgspec.json.decode(each.value)) for each in shown][-2:] == [
+        ("drawing", {"percent": 99}),
+        ("frame", [1, 2]),
+    ]
+    assert len(shown) < 10
+    assert [msgspec.json.decode(each.value) for each in done.of(h.MetadataShown)] == [{"lines": 3}, {"words": {"a": 1}}]
+    order = [type(record) for record in done.records if isinstance(record, h.DataShown | h.ToolOutcome)]
+    assert order[-1] is h.ToolOutcome
+    assert not any("percent" in text for request in done.requests for text in told(request.messages))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("", 1, "no name"),
+        ("tool-progress:x", 1, "no name"),
+        ("a b", 1, "no name"),
+        ("x", object(), "not JSON"),
+        ("x", "y" * 70_000, "more than"),
+    ],
+)
+def test_what_cannot_be_shown_is_an_error_of_the_tool(name: str, value: Any, said: str) -> None:
+    """S14: nothing that a client could not read is put on the log."""
+
+    def define(agent: Agent[Any], world: World) -> None:
+        @agent.tool
+        async def draw(ctx: Context) -> str:
+            """Draw."""
+            ctx.show(name, value)
+            return "drawn"
+
+    done = scene(Call("draw"), "Done.", define=define)
+
+    assert any(said in text for text in answers(done)), answers(done)
+    assert not done.of(h.DataShown)
+
+
 def test_f3_a_tool_that_ignores_its_deadline_is_abandoned_with_an_error() -> None:
     """F3: it gets its outcome within the grace, and the run goes on without it."""
 
