@@ -51,9 +51,15 @@ def project(shown: Shown, find: Find, waiting: Sequence[str], records: Sequence[
     for record in _shown_order(records):
         handler = _CHUNKS.get(type(record))
         if handler is not None:
-            lines.extend(_encode(chunk) for chunk in handler(_Place(shown, find, waiting), record))
+            lines.extend(_line(chunk) for chunk in handler(_Place(shown, find, waiting), record))
         shown.apply(record)
     return b"\n".join(lines)
+
+
+def _line(chunk: Chunk) -> bytes:
+    """The chunk as one line: JSON that came from elsewhere may be written over several."""
+    line = _encode(chunk)
+    return line if b"\n" not in line else _encode(msgspec.json.decode(line))
 
 
 def _shown_order(records: Sequence[r.Record]) -> Sequence[r.Record]:
@@ -161,7 +167,8 @@ def _turn_started(place: _Place, record: h.TurnStarted) -> Iterator[Chunk]:
     for number, note in enumerate(record.notes):
         is_inner = note.kind in ("continue", "length")
         text = _CONTINUED if is_inner else note.text
-        yield _advisory(f"note_{record.turn}_{number}", text, "hidden" if is_inner else "diagnostic", turnId=record.turn)
+        display = "hidden" if is_inner else "diagnostic"
+        yield _advisory(f"note_{record.turn}_{number}", text, display, submissionId=record.submission)
     chunk: Chunk = {"type": "message-started", "messageId": answer, "submissionId": record.submission, "turnId": record.turn}
     held = shown.held if is_first or not shown.answer else []
     metadata: Chunk = {}

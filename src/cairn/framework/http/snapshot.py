@@ -19,6 +19,8 @@ Message = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
+_OPEN = msgspec.Raw()
+
 
 class _Entry(msgspec.Struct, array_like=True):
     """One message, encoded or decoded: whichever was needed last."""
@@ -26,25 +28,24 @@ class _Entry(msgspec.Struct, array_like=True):
     id: str
     at: int
     """The ordinal it began at."""
-    encoded: msgspec.Raw | None
+    encoded: msgspec.Raw
+    """Empty while `message` is what counts."""
     message: Message | None = None
 
     def open(self) -> Message:
         if self.message is None:
-            assert self.encoded is not None
             self.message = _decode(self.encoded)
-        self.encoded = None
+            self.encoded = _OPEN
         return self.message
 
     def close(self) -> bytes:
-        if self.encoded is None:
-            self.encoded = msgspec.Raw(_encode(self.message))
-            self.message = None
+        if self.message is not None:
+            self.encoded, self.message = msgspec.Raw(_encode(self.message)), None
         return bytes(self.encoded)
 
     def look(self) -> Message:
         """The message, not to be changed."""
-        message: Message = self.message if self.message is not None else _decode(self.encoded or b"null")
+        message: Message = self.message if self.message is not None else _decode(self.encoded)
         return message
 
 
@@ -120,17 +121,17 @@ class Snapshot:
 
     def _reindex(self) -> None:
         self._index = {entry.id: place for place, entry in enumerate(self._entries)}
-        self._touched = {entry.id for entry in self._entries if entry.encoded is None}
+        self._touched = {entry.id for entry in self._entries if entry.message is not None}
 
     def _put(self, message: Message) -> None:
         id = message["id"]
         place = self._index.get(id)
         if place is None:
             self._index[id] = len(self._entries)
-            self._entries.append(_Entry(id, self.ordinal, None, message))
+            self._entries.append(_Entry(id, self.ordinal, _OPEN, message))
         else:
             entry = self._entries[place]
-            entry.encoded, entry.message = None, message
+            entry.encoded, entry.message = _OPEN, message
         self._touched.add(id)
 
     def _open(self, id: str) -> Message | None:
