@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.crash.scenarios import Scenario
+from tests.crash.wire import check_wire
 
 from cairn.testing.play import Run
 from cairn.testing.world import Event
@@ -264,8 +265,10 @@ def _allow_unknown(want: Json, got: Json, unknown: set[str], open_end: bool) -> 
 
 
 def check_run(scenario: Scenario, run: Run) -> None:
-    """Everything that must hold of one run by itself: the checker, the world, the settlements."""
+    """Everything that must hold of one run by itself: the checker, what readers see, the world, the settlements."""
     assert run.violations() == [], "\n".join(map(str, run.violations()))
+    for log in run.logs:
+        check_wire(log)
     unknown = _unknown_by_right(run.records)
     check_world(scenario, run, unknown)
     check_settlements(scenario, run, bool(unknown))

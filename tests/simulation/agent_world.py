@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from tests.crash.wire import check_wire
 from tests.simulation.runtime_world import (
     HEALED_SECONDS,
     STORM_SECONDS,
@@ -179,6 +180,8 @@ async def run_agents(simulation: Simulation) -> Outcome:
 
     logs = await logs_of(store)
     assert await store.check() == []
+    for log in logs:
+        check_wire(log)
     outcomes: Counter[str] = Counter()
     responses: Counter[str] = Counter()
     for log in logs:
