@@ -112,6 +112,13 @@ class AgentApplication:
         sandbox = await self.agent.sandbox.open(str(fiber.instance.address), directory)
         return sandbox, file_tools()
 
+    async def forget(self, uid: str) -> None:
+        """The files that sandboxes kept for a deleted instance are gone, as far as they can be removed from here."""
+        if self.agent.sandbox is not None:
+            import shutil
+
+            await asyncio.to_thread(shutil.rmtree, os.path.join(self._directory, uid), ignore_errors=True)
+
     async def _after(self, fiber: Fiber) -> None:
         """Run `on_settled`: at least once, and without a say in the outcome."""
         submission = fiber.arguments(str)

@@ -1,4 +1,4 @@
-"""A conversation from outside: send, follow, history, reply, abort — from any process that can open the store.
+"""A conversation from outside: send, follow, history, reply, abort, fork — from any process that can open the store.
 
 Laws. Nothing here owns an instance: it appends requests and reads the log. What it returns is durable. A receipt is a few
 words of text; whoever holds them, in any process, can ask for the reply.
@@ -18,16 +18,18 @@ from cairn.harness import records as h
 from cairn.harness.application import AgentApplication
 from cairn.harness.entries import Entry
 from cairn.harness.events import Event, EventStream, SubmissionAccepted, SubmissionSettled
+from cairn.harness.fork import first_batch
 from cairn.harness.images import Images
 from cairn.harness.messages import Image
 from cairn.harness.settling import Reply
+from cairn.harness.usage import DELTAS, UsageReport
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.client import Client, settlement
 from cairn.runtime.instance import Fold
 from cairn.runtime.state import FiberState
-from cairn.runtime.storage.store import Address, InstanceRow, Store, UidCondition
+from cairn.runtime.storage.store import Address, Batch, Creation, InstanceRow, Store, UidCondition
 
 #: Characters of an idempotency key (Flue: 256).
 KEY_CHARACTERS_MAX = 256
@@ -115,7 +117,7 @@ class ConversationHandle:
         delivery = msgspec.structs.replace(delivery, attachments=stored)
         body = msgspec.json.encode(delivery)
         accepted = r.FiberAccepted(
-            fiber=self._ids.new("sub") if key is None else _keyed_id(self.address, key),
+            fiber=self._ids.new("sub") if key is None else _keyed_id(self.address, key, await self._forked_uid()),
             method=h.SUBMISSION,
             at=self._clock.wall(),
             arguments=msgspec.Raw(body),
@@ -201,6 +203,69 @@ class ConversationHandle:
         await self._client.abort(self.id, submission, reason=reason)
         return True
 
+    async def fork(self, at: int | None = None, id: str | None = None) -> ConversationHandle:
+        """A new conversation `id` that has all of this one up to the offset `at` (by default the head), and goes its own way.
+
+        *Durable* when it returns. Transcript, state and settlements are shared, not copied; keys, schedules and work are not
+        taken over: what was unsettled at `at` is settled as aborted in the fork, and goes on here. Among deltas that were
+        merged it parts behind them (`InstanceRow.fork_offset` says where it did). *Raises* NotFound: nothing was ever sent
+        here, or `at` is beyond the head; Conflict: `id` exists; UsageError: an id that can be none.
+        """
+        row = await log.locate(self._store, self.address)
+        at = row.head if at is None else at
+        if not 0 <= at <= row.head:
+            raise NotFound(f"conversation {self.address} has no offset {at}; a fork parts between 0 and its head, {row.head}")
+        name = check_id(id) if id is not None else f"{self.id[: ID_CHARACTERS_MAX - 64]}-{self._ids.new('fork')}"
+        target = Address(self.address.kind, name, self.address.tenant)
+        while True:
+            at = await self._store.boundary(row.n, at)
+            forked = await self._store.fork(row.n, at, target, await self._fork_creation(row, at, target))
+            if forked.offset == at:
+                return ConversationHandle(self._application, self._store, self._clock, self._ids, target)
+            # Deltas were merged since it was asked where to part: what was said of their end was not said of this place.
+            await self._store.delete(forked.n)
+
+    async def _fork_creation(self, row: InstanceRow, at: int, target: Address) -> Creation:
+        """The fork's own first batch, for the place it parts at."""
+        fold = await self._fold(row, at)
+        uid, now = self._ids.new("inst"), self._clock.wall()
+        forked = r.InstanceForked(kind=target.kind, id=target.id, uid=uid, source=row.uid, offset=at, at=now)
+        records = first_batch(forked, fold.state.control, fold.runtime)
+        application = self._application
+        batch = Batch(r.encode(records), application.project(fold.state, records), application.projection)
+        return Creation(uid, self._ids.new("inc"), batch, now)
+
+    async def delete(self) -> bool:
+        """There is no such conversation any more: nothing of it can be read or sent to, its id is free. False: there was none.
+
+        *Durable* when it returns. Whoever works on it, in any process, is fenced and stops; followers get NotFound. Forks
+        keep what they share with it. *Idempotent*.
+        """
+        row = await self._store.find(self.address)
+        if row is None or not await self._store.delete(row.n):
+            return False
+        await self._application.forget(row.uid)
+        return True
+
+    async def usage(self) -> UsageReport:
+        """What was spent up to the head; in a fork, since it was forked. Empty when nothing was ever sent.
+
+        Reads the whole log: some milliseconds a thousand turns.
+        """
+        report = UsageReport()
+        row = await self._store.find(self.address)
+        if row is not None:
+            after = row.fork_offset if row.fork_offset is not None else log.BEGINNING
+            async for entry in log.read(self._store, row.n, after):
+                is_delta = entry.batch.records.startswith(DELTAS)
+                report.feed(() if is_delta else log.decode(self._decoder, entry, str(self.address)), entry.ordinal)
+        return report
+
+    async def _forked_uid(self) -> str:
+        """What tells keys of a fork from those of its sources, whose submissions its log has too."""
+        row = await self._store.find(self.address)
+        return row.uid if row is not None and row.forked_from is not None else ""
+
     async def _fold(self, row: InstanceRow, at: int | None = None) -> Fold:
         fold = Fold(self._application, row.n, self.address)
         await fold.load(self._store, at)
@@ -222,9 +287,10 @@ def _digest(body: bytes, data: Mapping[str, bytes]) -> bytes:
     return given.digest()
 
 
-def _keyed_id(address: Address, key: str) -> str:
-    """The same for the same key, so that a client which lost the answer can compute the id it would have got."""
-    text = "\n".join(("cairn-submission", address.tenant, address.kind, address.id, key))
+def _keyed_id(address: Address, key: str, forked: str = "") -> str:
+    """The same for the same key, so that a client which lost the answer can compute the id it would have got. `forked` is the
+    uid of a fork: a source deleted since may have had its address, and the key."""
+    text = "\n".join(("cairn-submission", address.tenant, address.kind, address.id, *((forked,) if forked else ()), key))
     return f"sub_ik_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 

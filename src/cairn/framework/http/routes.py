@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from cairn.framework.http import conversation, manage, page, problems, status, streams
+from cairn.framework.http import conversation, manage, openapi, page, problems, status, streams
 from cairn.framework.http.auth import OPEN, Grant
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
@@ -76,8 +76,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", OPEN, status.health, is_early=True),
     Route("GET", "/ready", OPEN, status.ready, is_early=True),
     Route("GET", "/info", Grant.READ, status.info),
-    Route("GET", "/openapi.json", OPEN, manage.openapi),
-    Route("GET", "/docs", OPEN, manage.docs),
+    Route("GET", "/openapi.json", OPEN, openapi.document),
+    Route("GET", "/docs", OPEN, openapi.docs),
     Route("GET", "/agents", Grant.READ, manage.agents),
     Route("GET", "/agents/{kind}", Grant.READ, manage.conversations),
     Route("POST", "/agents/{kind}/{id}", Grant.SEND, conversation.send_message),
