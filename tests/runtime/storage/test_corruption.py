@@ -125,7 +125,6 @@ def test_a_link_over_a_page_boundary_is_verified() -> None:
         ("insert into producers values (1, 'p', 0, 0, x'', 777, 776)", "does not have"),
         ("insert into checkpoints values (1, 777, 0, x'')", "does not have"),
         ("insert into snapshots values (1, 777, 0, x'')", "does not have"),
-        ("update instances set deleted_at = 1.0", "no fork shares"),
         ("insert into blob_references values (1, 77, 0)", "not there"),
     ],
 )

@@ -61,7 +61,7 @@ class _Numbers(NamedTuple):
     @property
     def where(self) -> str:
         if self.deleted_at is not None:
-            return f"instance {self.n} (deleted, kept for its forks)"
+            return f"instance {self.n} (deleted)"
         return f"instance {self.n} ({self.kind}/{self.id} of tenant {self.tenant})"
 
 
@@ -119,11 +119,9 @@ def _moved(connection: Connection, numbers: _Numbers) -> bool:
 
 
 def _check_place(connection: Connection, numbers: _Numbers) -> Iterator[Problem]:
-    """A fork begins at a row of its source; what is deleted is somebody's source."""
+    """A fork begins at a row of its source."""
     if numbers.source is not None and connection.execute(query("check_offset"), (numbers.source, numbers.offset)) == [(0,)]:
         yield Problem(numbers.where, f"begins after ordinal {numbers.offset} of instance {numbers.source}, which is not there")
-    if numbers.deleted_at is not None and connection.execute(query("find_shared"), (numbers.n,)) == [(None,)]:
-        yield Problem(numbers.where, "is deleted, and no fork shares its rows")
 
 
 def _check_blobs(connection: Connection) -> Iterator[Problem]:

@@ -1,7 +1,9 @@
-"""Deleting an instance: what nobody shares is gone, what forks share is hidden until the last of them goes too.
+"""Deleting an instance: hidden from everybody in one small transaction, then purged a piece per transaction.
 
-One transaction of its own. Freed pages are overwritten with zeros, so that what was deleted is in the file no more once the
-write-ahead log has been moved and emptied (wal.py does that when the store is next idle, or closed).
+In pieces, so that no append ever waits for a large log to go, nor a full disk for room to write down that it is gone. What
+forks share is not purged until the last of them goes too. Purging goes on where it was left: when a store is opened, when
+the next instance is deleted, when content is collected. Freed pages are overwritten with zeros, so that what was
+deleted is not in the file any more once the write-ahead log has been moved and emptied (wal.py).
 """
 
 from __future__ import annotations
@@ -9,35 +11,55 @@ from __future__ import annotations
 from cairn.runtime.storage.connection import Connection, overwriting
 from cairn.runtime.storage.queries import query
 
-#: Everything of an instance that no fork can share.
-PRIVATE = ("admissions", "producers", "alarms", "references", "snapshot")
+#: One transaction's worth of rows, and of their content: an append behind it waits for some ms.
+PIECE_ROWS = 256
+PIECE_BYTES = 1 << 20
 
 
 def delete(connection: Connection, n: int, now: float) -> bool:
-    """The instance is deleted in the open transaction; False when there is none."""
+    """The instance is hidden in the open transaction, for good; False when there is none."""
     if not connection.execute(query("bury"), {"n": n, "now": now}):
         return False
-    with overwriting(connection):
-        _forget(connection, n, now)
+    connection.execute(query("hide_instance"), {"n": n, "now": now})
+    connection.execute(query("hide_alarms"), (n,))
     return True
 
 
-def _forget(connection: Connection, n: int | None, now: float) -> None:
-    """Remove it, and then each source that was only kept for it."""
-    while n is not None:
-        [(shared,)] = connection.execute(query("find_shared"), (n,))
-        if shared is not None:
-            _hide(connection, n, shared, now)
-            return
-        source = connection.execute(query("find_source"), (n,))
-        connection.execute(query("forget_instance"), (n,))
-        n = next((source_n for source_n, deleted_at in source if deleted_at is not None), None)
+def is_purged(connection: Connection) -> bool:
+    """Whether nothing of deleted instances is left but what forks share."""
+    return not connection.execute(query("purge_next"))
 
 
-def _hide(connection: Connection, n: int, shared: int, now: float) -> None:
-    """Only what forks share is left, and nobody can ask for it but through them."""
-    connection.execute(query("forget_address"), {"n": n, "offset": shared, "now": now})
-    connection.execute(query("forget_rows"), (n, shared))
-    connection.execute(query("forget_checkpoints"), (n, shared))
-    for what in PRIVATE:
-        connection.execute(query(f"forget_{what}"), (n,))
+def purge(connection: Connection) -> bool:
+    """A piece of what deleted instances left is gone in the open transaction; False when there was none."""
+    found = connection.execute(query("purge_next"))
+    if not found:
+        return False
+    [(n, offset, shared)] = found
+    floor = shared if shared is not None else -1 if offset is None else offset
+    with overwriting(connection):
+        if not _purge_keys(connection, n):
+            _purge_rows(connection, n, floor)
+        if shared is None and connection.execute(query("purge_sizes"), (n, floor, 1)) == []:
+            connection.execute(query("purge_instance"), (n,))  # and by its key whatever is still there
+    return True
+
+
+def _purge_keys(connection: Connection, n: int) -> bool:
+    """A piece of what belongs to no row; False when there was none."""
+    piece = {"n": n, "limit": PIECE_ROWS}
+    return any(connection.execute(query(name), piece) for name in ("purge_admissions", "purge_producers", "purge_references"))
+
+
+def _purge_rows(connection: Connection, n: int, floor: int) -> None:
+    """The newest rows above `floor`, so that what is left is a log that ends earlier, whole (S2)."""
+    first, end, size = floor + 1, floor, 0
+    for ordinal, prev, weight in connection.execute(query("purge_sizes"), (n, floor, PIECE_ROWS)):
+        if size and size + weight > PIECE_BYTES:
+            break
+        first, end = ordinal, prev
+        size += weight
+    connection.execute(query("purge_rows"), (n, first))
+    connection.execute(query("purge_checkpoints"), (n, floor))
+    connection.execute(query("purge_snapshot"), (n,))
+    connection.execute(query("purge_head"), (end, n))

@@ -37,8 +37,10 @@ class Executor(Protocol):
         """The write's outcome, durable as it asked. Cancelled: it still happens."""
         ...
 
-    async def transact(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
-        """`work` was done in a transaction of its own, after everything handed over before."""
+    async def transact(
+        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED, size: int = 0
+    ) -> T:
+        """`work` was done in a transaction of its own, after everything handed over before; it wrote about `size` bytes."""
         ...
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -97,7 +99,9 @@ class InlineExecutor:
                 self._checkpoint(self._wal.idle)
         return committed.outcomes[0]
 
-    async def transact(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
+    async def transact(
+        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED, size: int = 0
+    ) -> T:
         result = self._in_turn(lambda: self._committer.run(work, synced=synced, space=space))
         if space is Space.GIVEN and self._wal is not None:
             self._checkpoint(self._wal.truncate)

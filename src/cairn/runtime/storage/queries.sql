@@ -8,7 +8,7 @@
 -- An argument that is used more than once, or out of order, has a name.
 --
 -- Readers: `find…`, `read_rows`, `heads_of`, `due_now`. Workers: `keep_worker` … `drop_worker`. Content: `…_blob…`.
--- Whole logs: `…lineage…`, `…_shared…`, `fork_…` (lineage.py, forking.py), `bury`, `forget_…` (deleting.py), `merge_…` (merging.py).
+-- Whole logs: `…lineage…`, `…_shared…`, `fork_…` (lineage.py, forking.py), `bury`, `hide_…`, `purge_…` (deleting.py), `merge_…` (merging.py).
 -- Care (care.py): `check_…`, `info`.
 --
 -- A deleted instance whose rows forks still share has `deleted_at`; what means living instances says `deleted_at is null`.
@@ -213,47 +213,61 @@ insert into tombstones (n, tenant, kind, id, uid, deleted_at)
 select n, tenant, kind, id, uid, :now from instances where n = :n and deleted_at is null
 returning n
 
--- name: forget_instance
--- All of it: the foreign keys take the rest along.
-delete from instances where n = ?
+-- name: hide_instance
+-- Nobody's address, nobody's property; no kind of agent has an empty name. `uid` is what is still to be purged.
+update instances set kind = '', id = cast(n as text), incarnation = '', owner = null, deleted_at = :now where n = :n
 
--- name: forget_address
--- An instance that is a source can only be hidden: nobody's address, nobody's property. No kind of agent has an empty name.
-update instances
-   set kind = '', id = cast(n as text), uid = '', incarnation = '', owner = null, deleted_at = coalesce(deleted_at, :now), head = :offset
- where n = :n
-
--- name: forget_rows
--- What no fork shares.
-delete from log where n = ? and ordinal > ?
-
--- name: forget_checkpoints
--- The same of folds.
-delete from checkpoints where n = ? and ordinal > ?
-
--- name: forget_admissions
-delete from admissions where n = ?
-
--- name: forget_producers
-delete from producers where n = ?
-
--- name: forget_alarms
+-- name: hide_alarms
+-- Nobody is to be woken for it.
 delete from due where n = ?
 
--- name: forget_references
--- The forks have their own.
-delete from blob_references where n = ?
+-- name: purge_next
+-- A deleted instance of which more is there than forks share: its own offset, and the last row that is shared.
+select n, fork_offset, shared
+  from (select n, uid, fork_offset, head, (select max(fork_offset) from instances as f where f.forked_from = i.n) as shared
+          from instances as i
+         where deleted_at is not null)
+ where shared is null or head > shared or uid <> ''
+ limit 1
 
--- name: forget_snapshot
+-- name: purge_admissions
+-- A piece of them; the same of what follows.
+delete from admissions
+ where n = :n and key in (select key from admissions where n = :n limit :limit)
+returning n
+
+-- name: purge_producers
+delete from producers
+ where n = :n and (id, epoch, seq) in (select id, epoch, seq from producers where n = :n limit :limit)
+returning n
+
+-- name: purge_references
+-- The forks have their own.
+delete from blob_references
+ where n = :n and blob in (select blob from blob_references where n = :n limit :limit)
+returning n
+
+-- name: purge_snapshot
 delete from snapshots where n = ?
 
--- name: find_shared
--- The last row that some fork of an instance shares; null when it has no fork.
-select max(fork_offset) from instances where forked_from = ?
+-- name: purge_checkpoints
+-- Folds of rows that no fork shares.
+delete from checkpoints where n = ? and ordinal > ?
 
--- name: find_source
--- Whose rows an instance shares, and whether that one is deleted.
-select s.n, s.deleted_at from instances as i join instances as s on s.n = i.forked_from where i.n = ?
+-- name: purge_sizes
+-- The newest rows that no fork shares, and what they weigh.
+select ordinal, prev, length(records) + length(chunks) from log where n = ? and ordinal > ? order by ordinal desc limit ?
+
+-- name: purge_rows
+delete from log where n = ? and ordinal >= ?
+
+-- name: purge_head
+-- The log ends there now.
+update instances set head = ?, uid = '' where n = ?
+
+-- name: purge_instance
+-- Its last trace but the tombstone.
+delete from instances where n = ?
 
 -- name: merge_range
 -- What is known of a range of rows: how many, the first, the last, and how many were merged before.

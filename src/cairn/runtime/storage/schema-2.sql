@@ -3,8 +3,8 @@
 --
 -- A fork's log is its source's rows up to `fork_offset` and then its own; nothing is copied. `forked_from` is the instance
 -- that owns the row at `fork_offset`, so each step up a lineage leads to older rows, and the key keeps a source's rows for as
--- long as somebody shares them. A deleted instance that is still a source stays in `instances` without its address, its
--- alarms and whatever is above the last shared row, and with `deleted_at`: every statement that means living instances says so.
+-- long as somebody shares them. A deleted instance stays in `instances`, with `deleted_at` and without its address, until
+-- its rows are purged, or for as long as forks share some: every statement that means living instances says so.
 -- `tombstones` is all that remains of a deleted instance for good. `snapshots` is a cache; `tokens` is truth.
 
 alter table instances add column forked_from integer references instances (n);
@@ -14,6 +14,8 @@ alter table instances add column fork_offset integer;
 alter table instances add column deleted_at real;
 
 create index instances_by_source on instances (forked_from, fork_offset) where forked_from is not null;
+
+create index instances_deleted on instances (deleted_at) where deleted_at is not null;
 
 -- A list of one kind's conversations, newest first, reads no more of them than it shows.
 create index instances_by_kind on instances (tenant, kind) where deleted_at is null;

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from cairn.clock import Clock
-from cairn.errors import StoreError, UsageError
+from cairn.errors import StoreBusy, StoreError, StoreFull, UsageError
 from cairn.ids import Ids
 from cairn.runtime.storage import blobs, care, deleting, forking, merging, reads, tokens
 from cairn.runtime.storage.commit import Committed, Committer, Space
@@ -102,12 +102,15 @@ class SqliteStore:
 
             files = await asyncio.get_running_loop().run_in_executor(None, self._open_files, boot)
         try:
+            is_purged = deleting.is_purged(files.connection)
             self._executor = self._start(files, boot)
         except SqlError as error:
             files.close()
             raise store_error(error, self.path) from error
         version = None if self.path == MEMORY else self._executor.version
         self._watch = Watch(version, lambda numbers: self._read(lambda db: reads.heads(db, numbers)))
+        if not is_purged:
+            await self._purge()
 
     async def close(self) -> None:
         """Everything accepted is written; leases held through this store are given up; waiters get StoreError."""
@@ -233,7 +236,16 @@ class SqliteStore:
         now = self._clock.wall()
         done = await self._running().transact(lambda db: deleting.delete(db, n, now), synced=True, space=Space.GIVEN)
         self._watching().deleted(n)
+        await self._purge()
         return done
+
+    async def _purge(self) -> None:
+        """Nothing is left of what was deleted; or less, and the rest another time: nobody can see it."""
+        try:
+            while await self._running().transact(deleting.purge, space=Space.GIVEN, size=deleting.PIECE_BYTES):
+                pass
+        except (StoreFull, StoreBusy):
+            pass
 
     async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
         _size(batch, f"instance {n}")
@@ -313,6 +325,7 @@ class SqliteStore:
             work = partial(blobs.collect, before=before, after=after)
             deleted, after = await self._running().transact(work, space=Space.GIVEN)
             total += deleted
+        await self._purge()
         return total
 
     # --- who may come in

@@ -90,12 +90,14 @@ class ThreadedExecutor:
         self._put(_Job(future, self._loop.time(), size, write))
         return await future
 
-    async def transact(self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED) -> T:
+    async def transact(
+        self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED, size: int = 0
+    ) -> T:
         def run() -> T:
             self._wal.is_to_be_emptied |= space is Space.GIVEN
             return self._committer.run(work, synced=synced, space=space)
 
-        return await self._call(run)
+        return await self._call(run, size)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         self._check_open()
@@ -146,9 +148,9 @@ class ThreadedExecutor:
         self._refuse(len(self._pending))
         self._watch_connection.close()
 
-    async def _call(self, work: Callable[[], T]) -> T:
+    async def _call(self, work: Callable[[], T], size: int = 0) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(_Job(future, self._loop.time(), work=work))
+        self._put(_Job(future, self._loop.time(), size, work=work))
         return await future
 
     def _put(self, job: _Job) -> None:
@@ -189,8 +191,7 @@ class ThreadedExecutor:
 
     def _give_up(self) -> None:
         while self._pending:
-            job = self._pending.popleft()
-            self._finish(job, None, self._committer.failed)
+            self._finish(self._pending.popleft(), None, self._committer.failed)
 
     def _settle(self, jobs: list[_Job], committed: Committed) -> None:
         self._told(committed)
