@@ -12,6 +12,8 @@ interface Props {
   message: FlueConversationMessage
   /** Whether its submission has no outcome yet. */
   isWorking: boolean
+  /** Whether it was interrupted and went on. */
+  isContinued?: boolean
   /** How the submission ended that this message is the notice of. */
   settlement?: FlueConversationSettlement
 }
@@ -22,6 +24,7 @@ const isSame = (a: Props, b: Props) =>
   a.message.parts === b.message.parts &&
   a.message.submissionId === b.message.submissionId &&
   a.isWorking === b.isWorking &&
+  a.isContinued === b.isContinued &&
   a.settlement === b.settlement
 
 export const Message = memo(function Message(props: Props) {
@@ -50,17 +53,26 @@ function Said({ message }: { message: FlueConversationMessage }) {
   )
 }
 
-function Answer({ message, isWorking }: Props) {
+function Answer({ message, isWorking, isContinued }: Props) {
   if (message.parts.length === 0) return null
   const progress = new Map(message.parts.filter(isProgress).map((part) => [part.type.slice(PROGRESS.length), part.data]))
   return (
     <article className="answer" aria-busy={isWorking}>
       <h2 className="unseen">Agent</h2>
-      {message.parts.map((part, index) => (
+      {(isContinued ? joined(message.parts) : message.parts).map((part, index) => (
         <AnswerPart key={index} part={part} progress={progress} isWorking={isWorking} />
       ))}
     </article>
   )
+}
+
+/** Texts that follow each other, as one: an interruption may have come in the middle of a word. */
+function joined(parts: FlueConversationPart[]): FlueConversationPart[] {
+  return parts.reduce<FlueConversationPart[]>((before, part) => {
+    const last = before.at(-1)
+    if (part.type !== 'text' || last?.type !== 'text') return [...before, part]
+    return [...before.slice(0, -1), { ...part, text: last.text + part.text }]
+  }, [])
 }
 
 function AnswerPart({ part, progress, isWorking }: { part: FlueConversationPart; progress: Map<string, unknown>; isWorking: boolean }) {

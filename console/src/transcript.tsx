@@ -26,6 +26,7 @@ export function Transcript({ messages, settlements, isWorking, sent, empty }: Pr
   const open = useMemo(() => openSubmissions(messages, settlements), [messages, settlements])
   const outcomes = useMemo(() => new Map(settlements.map((one) => [one.submissionId, one])), [settlements])
   const visible = messages.filter((message) => message.display !== 'hidden')
+  const continued = useMemo(() => continuedAnswers(messages), [messages])
   const last = visible.at(-1)
   const isSilent = isWorking && !last?.parts.some((part) => 'state' in part && (part.state === 'streaming' || part.state === 'input-available'))
 
@@ -44,6 +45,7 @@ export function Transcript({ messages, settlements, isWorking, sent, empty }: Pr
               key={message.id}
               message={message}
               isWorking={message.submissionId !== undefined && open.has(message.submissionId)}
+              isContinued={continued.has(message.id)}
               settlement={message.settlement && outcomes.get(settledBy(message) ?? '')}
             />
           ))}
@@ -64,6 +66,17 @@ export function Transcript({ messages, settlements, isWorking, sent, empty }: Pr
       )}
     </div>
   )
+}
+
+/** Answers that were interrupted and went on: hidden advisories say so, right after them. */
+function continuedAnswers(messages: FlueConversationMessage[]): Set<string> {
+  const found = new Set<string>()
+  let answer = ''
+  for (const message of messages) {
+    if (message.role === 'assistant') answer = message.id
+    else if (message.purpose === 'advisory' && message.display === 'hidden') found.add(answer)
+  }
+  return found
 }
 
 /** The submission whose end a notice tells. */
