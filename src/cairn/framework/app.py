@@ -108,6 +108,8 @@ class App:
             cors, hosts, proxies = self._origins
             rules = OriginRules(hosts=hosts, origins=cors, proxies=LOOPBACK_PROXIES if proxies is None else proxies)
             self._http = Http(self, self._limits or HttpLimits(), rules, page=self._console)
+            if self._store is not None:
+                self._http.open()
         return self._http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
