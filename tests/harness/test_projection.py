@@ -1,4 +1,4 @@
-"""What each record is shown as. The records are made by hand and folded as the runtime folds them; chunks are compared whole."""
+"""What each record is shown as: records are made by hand, folded as the runtime folds them, and their chunks compared whole."""
 
 from __future__ import annotations
 
@@ -292,11 +292,11 @@ def test_an_output_is_the_value_the_tool_returned(content: list[Any], more: Json
 
 @pytest.mark.parametrize("kind", ["error", "unknown", "aborted", "timeout"])
 def test_every_other_outcome_is_an_error_with_its_kind(kind: str) -> None:
-    """S9: clients show the text; ours show the kind as well."""
+    """S9: clients show the text; ours show the kind as well. Nobody knows how long a lost call took."""
     assert last(*CALLED, [outcome(Text(text="no"), Text(text="never"), outcome=kind, details=raw({"code": 1}))]) == [
         {
             "type": "tool-output-error", "toolCallId": "call_1", "errorText": "no\nnever", "outcome": kind,
-            "details": {"code": 1}, "timestamp": TIME,
+            **({} if kind == "unknown" else {"durationMs": 0}), "details": {"code": 1}, "timestamp": TIME,
         }
     ]  # fmt: skip
 
@@ -352,6 +352,25 @@ def test_what_waited_for_a_message_that_never_came_is_not_shown_with_another() -
     shown = last(BORN, [sent()], [early], [settled(outcome="aborted"), sent(OTHER)], begin(2, OTHER))
 
     assert types(shown) == ["message-started"]
+
+
+def test_what_is_shown_after_the_end_belongs_to_what_has_ended_and_to_nothing_else() -> None:
+    """S10: a hook that runs when a submission has settled may come when the next one is being answered."""
+    log = Log()
+    for batch in (*BEGUN, [completed(Text(text="Yes.")), settled()]):
+        log.add(batch)
+    late = [
+        h.DataShown(submission="after_sub_a", name="plan", value=raw([1])),
+        h.MetadataShown(submission="after_sub_a", value=raw({"title": "x"})),
+    ]
+
+    assert [chunk["messageId"] for chunk in log.add(late)] == ["msg_1", "msg_1"]
+    log.add([sent(OTHER)])
+    log.add(begin(2, OTHER))
+    assert log.add(late) == []
+    log.add([completed(Text(text="No."), number=2, submission=OTHER), settled(OTHER)])
+    log.add([sent("sub_c")])
+    assert types(log.add(begin(3, "sub_c"))) == ["message-started"]
 
 
 # --- messages that meet an answer, notes -------------------------------------------------------------------------------

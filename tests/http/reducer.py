@@ -1,4 +1,4 @@
-"""The rules by which the published clients fold chunks, written down once more from their contract (§11), independently of the server.
+"""The rules by which the published clients fold chunks, written down once more, independently of the server's own fold.
 
 It is what the server's own fold is held against. Where a client drops something in silence, this one says so: `dropped` is what
 a user would have lost, and is empty for every stream that a correct server sends.

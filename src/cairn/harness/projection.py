@@ -24,7 +24,7 @@ import msgspec
 
 from cairn.harness import records as h
 from cairn.harness.messages import Image, Text, Thinking, ToolCall
-from cairn.harness.shown import Chunk, Shown, is_early, is_submission
+from cairn.harness.shown import Chunk, Shown, is_submission
 from cairn.runtime import records as r
 
 #: The version of what is below, stored with each row. A change of meaning raises it (S15).
@@ -256,7 +256,7 @@ def _outcome(place: _Place, record: h.ToolOutcome) -> Iterator[Chunk]:
         chunk["type"] = "tool-output-error"
         chunk["errorText"] = "\n".join(block.text for block in record.content if isinstance(block, Text))
         chunk["outcome"] = record.outcome
-    if record.duration_ms:
+    if record.outcome != "unknown":
         chunk["durationMs"] = record.duration_ms
     if record.details != r.NULL:
         chunk["details"] = record.details
@@ -287,13 +287,19 @@ def _progress(place: _Place, record: h.ToolProgress) -> Iterator[Chunk]:
 
 
 def _data_shown(place: _Place, record: h.DataShown) -> Iterator[Chunk]:
-    if not is_early(place.shown, record.submission):
+    if _is_present(place.shown, record.submission):
         yield _data(place.shown.answer, record.name, record.value)
 
 
 def _metadata_shown(place: _Place, record: h.MetadataShown) -> Iterator[Chunk]:
-    if not is_early(place.shown, record.submission):
+    if _is_present(place.shown, record.submission):
         yield {"type": "message-metadata", "messageId": place.shown.answer, "metadata": record.value}
+
+
+def _is_present(shown: Shown, fiber: str) -> bool:
+    """Whether the answer that it belongs to is the last one there is: of the submission at work, or (from a hook that runs
+    when it has settled) of the last one that was."""
+    return shown.submission == fiber.removeprefix("after_") and bool(shown.answer)
 
 
 def _settled(place: _Place, record: r.FiberSettled) -> Iterator[Chunk]:

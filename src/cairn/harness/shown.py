@@ -44,9 +44,10 @@ class Shown(msgspec.Struct, omit_defaults=True):
             handler(self, record)
 
 
-def is_early(shown: Shown, submission: str) -> bool:
-    """Whether the answer that it belongs to has no message yet."""
-    return shown.submission != submission
+def is_early(shown: Shown, fiber: str) -> bool:
+    """Whether the answer that it belongs to has no message yet. What a hook shows after a submission has settled, when others
+    have been answered since, is shown to nobody: there is no telling which message it would belong to."""
+    return is_submission(fiber) and shown.submission != fiber
 
 
 def is_submission(fiber: str) -> bool:
