@@ -3,7 +3,8 @@
 CairnError
 ├── UsageError                 the caller's mistake; says what to do instead (CLI exit code 2)
 │   ├── AgentFileError         an agent's file or folder cannot be loaded; lists every problem found
-│   └── MissingExtra           a feature needs a package that is not installed; names it
+│   ├── MissingExtra           a feature needs a package that is not installed; names it
+│   └── Denied                 a server wants another credential, or this one does not allow that
 ├── StoreError
 │   ├── StoreBusy        (r)   another process holds the write turn and does not let go; names it
 │   ├── StoreFull        (r)   no space: nothing of the refused batch was written (HTTP 507)
@@ -12,6 +13,7 @@ CairnError
 │   └── StoreUnsupported       a place that is not writable, a network file system, a SQLite that is too old
 ├── Fenced                     the instance has a newer owner; stop, drop the memory, do not retry (S4)
 ├── NotFound                   no such instance, fiber, offset
+│   └── Replaced               a followed conversation is gone; another one has its name
 ├── Conflict                   the same idempotency key with another body (S6), or a uid condition that fails
 │   └── ProducerConflict       the same (producer, epoch, seq) with other content, a gap, or a stale epoch (S5)
 ├── FiberError
@@ -21,6 +23,8 @@ CairnError
 │   └── NonRetryable           raised by user code: do not try this fiber or step again
 ├── ToolError                  raised by user code: the model is shown this text as the tool's error
 ├── ModelError                 a provider failed; carries kind, status, retry_after
+├── RemoteError                a server refused or failed in a way that is none of the above; carries its words
+│   └── Unreachable      (r)   no server answered, or its answer broke off
 └── SandboxError               a sandbox could not run the command at all (a non-zero exit is not an error)
 """
 
@@ -49,6 +53,10 @@ class AgentFileError(UsageError):
 
 class MissingExtra(UsageError):
     """A feature needs an optional package: `pip install 'cairn-agents[<extra>]'`."""
+
+
+class Denied(UsageError):
+    """A server wants another credential, or this one does not allow that."""
 
 
 class StoreError(CairnError):
@@ -85,6 +93,10 @@ class Fenced(CairnError):
 
 class NotFound(CairnError):
     """No such instance, fiber, submission, blob or offset."""
+
+
+class Replaced(NotFound):
+    """What was followed is gone, and another conversation has its name: what was read so far does not belong to it."""
 
 
 class Conflict(CairnError):
@@ -176,3 +188,44 @@ class ModelError(CairnError):
 
 class SandboxError(CairnError):
     """The sandbox could not run the command at all. A command that ran and failed is a result, not this."""
+
+
+#: Statuses after which the same request may succeed by itself: too slow, too early, too many, restarting, overloaded.
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class RemoteError(CairnError):
+    """A server could not do what was asked. `type` is its word for that, `status` the HTTP status if there was one,
+    `retry_after` the seconds it asks to wait, `ref` finds it in its log."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+        ref: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.type = type
+        self.status = status
+        self.retry_after = retry_after
+        self.ref = ref
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        return self.status in RETRYABLE_STATUSES
+
+
+class Unreachable(RemoteError):
+    """No server answered, or its answer broke off. `was_sent`: it may have done what was asked; a message sent with a key can
+    be sent again to find out."""
+
+    def __init__(self, message: str, *, was_sent: bool) -> None:
+        super().__init__(message, type="unreachable")
+        self.was_sent = was_sent
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        return True

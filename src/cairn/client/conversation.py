@@ -1,0 +1,253 @@
+"""One conversation of a server: send, follow, history, reply, abort, fork, delete.
+
+Laws. The same names mean the same as in `App.conversation`. A receipt is a few words of text; whoever holds them, in any
+process, can ask for the reply.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from cairn.client.chunks import BEGINNING, Chunk
+from cairn.client.connection import Connection, unreachable
+from cairn.client.following import Follower, settlement_in, until_settled
+from cairn.client.history import Attachment, History, Reply, check, decode
+from cairn.errors import NotFound, RemoteError, UsageError
+from cairn.harness.messages import Image
+
+
+class _Accepted(msgspec.Struct, rename="camel"):
+    offset: str
+    submission_id: str
+    uid: str
+    deduplicated: bool = False
+
+
+class _Forked(msgspec.Struct):
+    url: str = ""
+    uid: str = ""
+    offset: str = BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a message is durable (S1)."""
+
+    conversation: Conversation
+    submission: str
+    offset: str = BEGINNING
+    """The head before it was admitted: following from here shows it and everything after."""
+    uid: str = ""
+    """The life of the conversation it was admitted to."""
+    deduplicated: bool = False
+    """Its key was known: nothing was admitted, this is the first one's receipt."""
+
+    async def reply(self) -> Reply:
+        """What the agent answered, once the submission has settled; in any process, at any time, over restarts of the server.
+
+        *Raises* FiberFailed when it failed or was aborted; its message says why.
+        """
+        return await self.conversation.reply(self.submission, after=self.offset)
+
+    async def follow(self, *, caught_up: Callable[[], None] = lambda: None) -> AsyncGenerator[Chunk, None]:
+        """Every chunk from this message on, until it has settled. `caught_up` is called as by `Conversation.follow`."""
+        # The first receipt of a key that was known says nothing of where its message stands.
+        begun = not self.deduplicated
+        async with aclosing(self.conversation.follow(self.offset, caught_up=caught_up)) as chunks:
+            async for chunk in chunks:
+                begun = begun or chunk.submission == self.submission
+                if begun:
+                    yield chunk
+                if settlement_in(chunk, self.submission) is not None:
+                    return
+
+
+class Conversation:
+    """One conversation of one agent."""
+
+    def __init__(self, connection: Connection, agent: str, id: str) -> None:
+        self._connection = connection
+        self.agent = agent
+        self.id = id
+        self.url = connection.address("agents", agent, id)
+
+    def receipt(self, submission: str, *, offset: str = BEGINNING) -> Receipt:
+        """A receipt made again from its words, wherever they were kept."""
+        return Receipt(self, submission, offset)
+
+    # --- writing
+
+    async def send(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        attachments: Sequence[Image] = (),
+        data: Mapping[str, Any] | None = None,
+        uid: str | None = None,
+        new: bool = False,
+        signal: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        tag: str | None = None,
+    ) -> Receipt:
+        """The message is admitted: it will be answered, whatever crashes (S1).
+
+        *Durable* when it returns. *Idempotent* by `key`: the same key with the same message is the first receipt again, with
+        another message it raises Conflict (S6); and a message with a key is sent again when the answer got lost. Without one
+        it is sent once: Unreachable then says whether it may have arrived. `data` is the state a *new* conversation begins
+        with. `uid` is a condition, as an ETag is: the life of the conversation that is meant; `new` that there is none.
+        `signal` makes it an event of that type, with `attributes`, instead of a person's words. *Raises* Conflict or NotFound
+        when a condition does not hold, UsageError, Denied, Unreachable.
+        """
+        body = _message(message, attachments, signal, attributes, tag)
+        if uid is not None and new:
+            raise UsageError("new=True and uid=… contradict each other: what must not exist yet has no life; give one of them")
+        if uid is not None or new:
+            body["uid"] = uid
+        if data is not None:
+            body["initialData"] = dict(data)
+        if key is not None:
+            body["idempotencyKey"] = key
+        answer = await self._connection.request("POST", self.url, json=body, is_repeatable=key is not None)
+        accepted: _Accepted = answer.json(_Accepted)
+        return Receipt(self, accepted.submission_id, accepted.offset, accepted.uid, accepted.deduplicated)
+
+    async def abort(self) -> bool:
+        """Everything unsettled is asked to stop; True when there was anything. The settlement follows on the log."""
+        answer = await self._connection.request("POST", self._under("abort"))
+        return bool(answer.json(dict[str, Any]).get("aborted"))
+
+    async def fork(self, id: str, *, offset: str | None = None) -> Conversation:
+        """A new conversation `id` that begins as this one was at `offset` (by default: as it is now). *Raises* Conflict when
+        there is one of that id, NotFound."""
+        body = {"id": id} if offset is None else {"id": id, "offset": offset}
+        answer = await self._connection.request("POST", self._under("fork"), json=body, is_repeatable=False)
+        answer.json(_Forked)
+        return Conversation(self._connection, self.agent, id)
+
+    async def delete(self) -> bool:
+        """The conversation is gone, with its files; True when there was one."""
+        try:
+            await self._connection.request("DELETE", self.url)
+        except NotFound:
+            return False
+        return True
+
+    # --- reading
+
+    async def exists(self) -> bool:
+        """Whether anything was ever sent to it."""
+        try:
+            await self._connection.request("HEAD", self.url)
+        except NotFound:
+            return False
+        return True
+
+    async def history(self) -> History:
+        """The conversation as it is now. *Raises* NotFound when nothing was ever sent to it."""
+        answer = await self._connection.request("GET", self.url, query={"view": "history"})
+        return decode(answer.body)
+
+    async def follow(
+        self, after: str = BEGINNING, *, incarnation: str | None = None, caught_up: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Chunk, None]:
+        """Every chunk after the offset, for ever: past ones at once, new ones as they become durable, over restarts of the
+        server and breaks of the network, each once.
+
+        `caught_up` is called once, when everything that was there has been given. `incarnation`, from a history, is the life of
+        the log that is meant. *Raises* NotFound when nothing was ever sent to it or it was deleted, Replaced when another
+        conversation has taken its place, Denied. *Cancelled*: the connection is closed.
+        """
+        follower = Follower(self._connection, self.url, after, incarnation)
+        async with aclosing(follower.chunks(caught_up)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def reply(self, submission: str, *, after: str | None = None) -> Reply:
+        """What a submission was answered, once it has settled. `after`, an offset before its admission, saves a look at what
+        came earlier. *Raises* FiberFailed, NotFound."""
+        if after is None or after == BEGINNING:
+            history = await self.history()
+            if history.settlement(submission) is not None:
+                return history.reply(submission)
+            if all(message.submission_id != submission for message in history.messages):
+                raise NotFound(f"conversation {self.agent}/{self.id} has no submission '{submission}'")
+            after = history.offset
+        settled = await until_settled(self._connection, self.url, submission, after)
+        check(submission, settled["outcome"], settled.get("error"))
+        return (await self.history()).reply(submission)
+
+    async def usage(self) -> dict[str, Any]:
+        """Tokens and cost, in all and by submission, as the server counts them."""
+        found: dict[str, Any] = (await self._connection.request("GET", self._under("usage"))).json(dict[str, Any])
+        return found
+
+    async def export(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Every batch of the log, in order, as it is stored."""
+        rest = b""
+        async with self._connection.stream(self._under("export"), {}) as response:
+            parts = response.aiter_bytes()
+            while True:
+                try:
+                    part = await anext(parts)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:
+                    raise unreachable(error, self.url) from error
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    yield _batch(line)
+        if rest:
+            yield _batch(rest)
+
+    async def attachment(self, id: str) -> Attachment:
+        """An attachment's bytes. *Raises* NotFound."""
+        answer = await self._connection.request("GET", self._under("attachments", id))
+        return Attachment(answer.body, answer.headers.get("content-type", "application/octet-stream"))
+
+    def _under(self, *segments: str) -> str:
+        return self._connection.address("agents", self.agent, self.id, *segments)
+
+
+def _message(
+    text: str,
+    attachments: Sequence[Image],
+    signal: str | None,
+    attributes: Mapping[str, str] | None,
+    tag: str | None,
+) -> dict[str, Any]:
+    if signal is None:
+        if attributes or tag:
+            raise UsageError("attributes and tag belong to a signal; give its type as signal='…'")
+        body: dict[str, Any] = {"kind": "user", "body": text}
+        if attachments:
+            body["attachments"] = [_attachment(image) for image in attachments]
+        return body
+    if attachments:
+        raise UsageError("a signal has no attachments; send them with a message")
+    body = {"kind": "signal", "type": signal, "body": text}
+    if attributes:
+        body["attributes"] = dict(attributes)
+    if tag is not None:
+        body["tagName"] = tag
+    return body
+
+
+def _attachment(image: Image) -> dict[str, str]:
+    if image.data is None:
+        raise UsageError("an attachment needs its bytes: Image(mime_type='image/png', data=…)")
+    sent = {"type": "image", "data": base64.b64encode(image.data).decode(), "mimeType": image.mime_type}
+    return sent | ({"filename": image.filename} if image.filename else {})
+
+
+def _batch(line: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise RemoteError(f"the export is cut off or not one: {error}", type="invalid_export") from None
