@@ -1,4 +1,4 @@
-"""What a store goes through while its disk misbehaves: twelve short lives, each step written down with what it promised.
+"""What a store goes through while its disk misbehaves: fifteen short lives, each step written down with what it promised.
 
 A step is one call that writes. Before it the world notes how far the disk had got; after it, what a reader sees
 (`Seen`), and whether the step was a fact. So whoever finds a disk later can say which states it may hold: not before the last
@@ -29,6 +29,7 @@ from cairn.runtime.storage.store import (
     Durability,
     Producer,
     Store,
+    TokenRow,
     WorkerRow,
 )
 from cairn.testing.contract import SkewedClock
@@ -46,6 +47,8 @@ class Seen:
     rows: tuple[Any, ...]
     due: tuple[Any, ...]
     checkpoints: tuple[Any, ...]
+    snapshots: tuple[Any, ...]
+    tokens: tuple[Any, ...]
 
 
 async def look(store: Store) -> Seen:
@@ -55,10 +58,12 @@ async def look(store: Store) -> Seen:
         rows += [(instance.n, row) for row in await store.read(instance.n, -1, limit=100_000, bytes_max=1 << 30)]
     kinds = sorted({instance.address.kind for instance in instances})
     return Seen(
-        tuple((i.n, i.address, i.uid, i.head, i.reserved, i.epoch) for i in instances),
+        tuple((i.n, i.address, i.uid, i.head, i.reserved, i.epoch, i.forked_from, i.fork_offset) for i in instances),
         tuple(rows),
         tuple((d.n, d.name, d.due_at) for d in await store.due(kinds, 1e12, 10_000)),
         tuple([(i.n, await store.checkpoint(i.n)) for i in instances]),
+        tuple([(i.n, await store.snapshot(i.n, 1)) for i in instances]),
+        tuple(await store.tokens()),
     )
 
 
@@ -155,6 +160,17 @@ class World:
             durable=False,
         )
         await self.step(lambda: self.store.claim(n, worker, expected_epoch=expected, make=claimed))
+
+    async def fork(self, source: int, at: int, id: str) -> int:
+        creation = Creation(f"uid of {id}", "incarnation", self.batch(200), 1.0)
+        return (await self.step(lambda: self.store.fork(source, at, Address("toy", id), creation))).n
+
+    async def delete(self, n: int) -> None:
+        assert await self.step(lambda: self.store.delete(n)) or self.insists
+
+    async def merge(self, n: int, first: int, last: int) -> None:
+        batch = self.batch(400)
+        await self.step(lambda: self.store.merge(n, first, last, batch), durable=False)
 
     async def group(self, writes: list[Write], *, durable: bool) -> None:
         """Several writes in one transaction, as the writer thread commits them."""
@@ -315,6 +331,50 @@ async def stopping_and_starting(w: World) -> None:
     await w.fact(n)
 
 
+async def forks(w: World) -> None:
+    """A fork, a fork of it, and all three go on."""
+    await w.open()
+    n = await w.born("one")
+    name = await w.step(lambda: w.store.put_blob("default", b"shared"), durable=False)
+    await w.fact(n, None, blobs=(name,))
+    await w.delta(n)
+    one = await w.fork(n, 3, "one fork")
+    await w.delta(one)
+    await w.fact(n)
+    two = await w.fork(one, 5, "two forks")
+    await w.delta(two)
+    await w.fact(two)
+
+
+async def deletions(w: World) -> None:
+    """One that is alone, one that a fork outlives, and its address again."""
+    await w.open()
+    n = await w.born("one", "key")
+    await w.fact(n, None, size=2_000, producer=Producer("p", 0, 0))
+    fork = await w.fork(n, 1, "fork")
+    await w.delete(n)
+    await w.born("one", "key")
+    await w.delete(fork)
+    await w.delta(3, None)
+
+
+async def merges(w: World) -> None:
+    """Rows become one, also rows that a fork shares, and what is kept of them goes."""
+    await w.open()
+    n = await w.born("one")
+    for _ in range(8):
+        await w.delta(n, size=400)
+    await w.step(partial(w.store.save_checkpoint, n, 0, 3, b"inside"), durable=False)
+    await w.step(partial(w.store.save_snapshot, n, 4, 1, b"inside"), durable=False)
+    await w.merge(n, 2, 5)
+    await w.fork(n, 9, "fork")
+    await w.merge(n, 6, 9)
+    token = TokenRow("hash", "name", "default", ("read",), ("*",), True, 1.0, None)
+    await w.step(lambda: w.store.put_token(token))
+    await w.fact(n)
+    await w.step(lambda: w.store.delete_token("name"))
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     creating_a_store,
     facts,
@@ -328,4 +388,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     moving_the_log,
     groups,
     stopping_and_starting,
+    forks,
+    deletions,
+    merges,
 )

@@ -1,6 +1,6 @@
 """The n-th operation of the disk fails, for every n until a life of the store completes without reaching it.
 
-Each of the twelve lives is lived once on a good disk, which says what a reader sees after each step. Then it is lived again
+Each of the fifteen lives is lived once on a good disk, which says what a reader sees after each step. Then it is lived again
 and again on a disk that fails. A step that is refused is tried once more; when it is refused again the life ends. Whatever
 happened, the disk is then healed and another process opens the file: it must find exactly what had been confirmed, or that and
 the one step whose outcome was called unknown.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.storage.helpers import born, folder, make, opened, watched
 
-from cairn.errors import StoreCorrupt, StoreError, StoreFormat, StoreUnsupported, UsageError
+from cairn.errors import StoreBusy, StoreCorrupt, StoreError, StoreFormat, StoreUnsupported, UsageError
 from cairn.runtime.storage.connection import Connection, SqliteConnection
 from cairn.runtime.storage.format import (
     APPLICATION_ID,
@@ -26,6 +27,8 @@ from cairn.runtime.storage.format import (
     require_local,
     require_sqlite,
 )
+
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
@@ -216,6 +219,44 @@ def test_a_migration_goes_forward_from_any_older_format() -> None:
         migrate(connection, "x", more)
         assert steps == [1, 2]
         connection.close()
+
+
+def test_an_older_store_is_not_migrated_under_a_process_that_has_it_open() -> None:
+    """S15: that process runs older code, which would misread what newer code writes; when it is gone, the store is migrated."""
+
+    async def main(path: str) -> None:
+        before = await asyncio.to_thread(Path(path).read_bytes)
+        older = Users(path + ".users")
+        older.enter("first boot", False, 0)
+        older.checked("first boot")
+        with pytest.raises(StoreBusy, match="older Cairn"):
+            await make(path, inline=True).open()
+        assert await asyncio.to_thread(Path(path).read_bytes) == before
+        older.close()
+        store = await opened(path, inline=True)
+        assert (await store.info()).format == FORMAT
+        await store.close()
+
+    with folder() as place:
+        path = f"{place}/cairn.db"
+        shutil.copy(GOLDEN / "store-format-1.db", path)
+        asyncio.run(main(path))
+
+
+def test_many_processes_may_open_an_older_store() -> None:
+    """S15: one migrates it, the others find it done."""
+
+    async def main(path: str) -> None:
+        stores = [make(path) for _ in range(5)]
+        await asyncio.gather(*(store.open() for store in stores))
+        for store in stores:
+            assert len(await store.instances()) == 2
+            await store.close()
+
+    with folder() as place:
+        path = f"{place}/cairn.db"
+        shutil.copy(GOLDEN / "store-format-1.db", path)
+        asyncio.run(main(path))
 
 
 def test_two_processes_may_create_one_store() -> None:

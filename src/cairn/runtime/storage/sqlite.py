@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from cairn.clock import Clock
-from cairn.errors import StoreBusy, StoreError, StoreFull, UsageError
+from cairn.errors import StoreError, UsageError
 from cairn.ids import Ids
 from cairn.runtime.storage import blobs, care, deleting, forking, merging, reads, tokens
 from cairn.runtime.storage.commit import Committed, Committer, Space
@@ -240,11 +240,11 @@ class SqliteStore:
         return done
 
     async def _purge(self) -> None:
-        """Nothing is left of what was deleted; or less, and the rest another time: nobody can see it."""
+        """Nothing is left of what was deleted; or less, when the store fails, and the rest another time: nobody can see it."""
         try:
             while await self._running().transact(deleting.purge, space=Space.GIVEN, size=deleting.PIECE_BYTES):
                 pass
-        except (StoreFull, StoreBusy):
+        except StoreError:
             pass
 
     async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
