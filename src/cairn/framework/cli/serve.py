@@ -113,11 +113,10 @@ def address(request: Request) -> tuple[str, int]:
 
     config = configuration.find(_folder(request))
     host = request.host or os.environ.get("HOST") or config.host or DEFAULT_HOST
-    if request.port is not None:
-        return host, request.port
-    text = os.environ.get("PORT") or config.port or str(DEFAULT_PORT)
+    given = "" if request.port is None else str(request.port)
+    text = given or os.environ.get("PORT") or config.port or str(DEFAULT_PORT)
     if not text.isdecimal() or int(text) > 65_535:
-        raise UsageError(f"PORT is {text!r}; it must be a number from 0 (any free port) to 65535")
+        raise UsageError(f"{'--port' if given else 'PORT'} is {text!r}; it must be a number from 0 (any free port) to 65535")
     return host, int(text)
 
 
