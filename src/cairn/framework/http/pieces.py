@@ -39,6 +39,7 @@ async def send_pieces(
             piece += part
             if len(piece) < PIECE_BYTES:
                 continue
+            await asyncio.sleep(0)  # neither a store in memory nor a fast client would let anybody else have a turn
             if gone.done():
                 return
             await write(piece, more=True)
