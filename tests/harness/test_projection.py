@@ -428,26 +428,40 @@ def test_notes_are_advisories_before_the_step_they_are_for(kind: str, display: s
 # --- ends -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_a_crash_cut_off_is_ended_and_says_so_in_hiding() -> None:
+def test_an_answer_that_a_crash_cut_off_says_so_in_hiding() -> None:
     """S10: its text stays."""
-    ended, advisory = last(*BEGUN, [said("Half")], [interrupted("crash", True)])
+    (advisory,) = last(*BEGUN, [said("Half")], [interrupted("crash", True)])
 
-    assert ended["type"] == "message-completed"
     assert advisory["message"]["display"] == "hidden"
     assert advisory["message"]["submissionId"] == SUB
 
 
-@pytest.mark.parametrize(("reason", "keep"), [("crash", False), ("cut", True), ("stall", True), ("abort", True)])
-def test_other_interruptions_only_end_the_step(reason: str, keep: bool) -> None:
-    """S10: what follows them says what came of it."""
+@pytest.mark.parametrize(("reason", "keep"), [("crash", False), ("cut", False), ("stall", False), ("abort", False)])
+def test_an_interruption_that_keeps_nothing_only_ends_the_step(reason: str, keep: bool) -> None:
+    """S10: what follows it says what came of it."""
     assert types(last(*BEGUN, [said("Half")], [interrupted(reason, keep)])) == ["message-completed"]
 
 
+@pytest.mark.parametrize("reason", ["cut", "stall"])
+def test_words_that_break_off_and_go_on_are_one_part(reason: str) -> None:
+    """S3: a client joins the parts of an answer with blank lines; there must be none in the middle of a word."""
+    batches = (*BEGUN, [said("Hal")], [interrupted(reason, True), failed()], [turn(2)], [said("f", 2)])
+
+    assert types(last(*batches[:-2])) == []
+    assert types(last(*batches)) == ["message-delta"]
+    assert types(last(*batches, [completed(Text(text="f"), number=2)]))[-1] == "message-completed"
+
+
+def test_words_that_break_off_end_with_the_submission() -> None:
+    """S10: when nothing goes on."""
+    assert types(last(*BEGUN, [said("Half")], [interrupted("cut", True)], [settled()]))[0] == "message-completed"
+
+
 def test_a_failed_request_ends_its_step_once() -> None:
-    """S10: also when the cut before it had ended it."""
+    """S10: and not while its words are to go on."""
     assert types(last(*BEGUN, [failed()])) == ["message-completed"]
-    assert types(last(*BEGUN, [said("Half")], [interrupted("cut", True), failed()])) == ["message-completed"]
-    assert types(last(*BEGUN, [said("Half")], [interrupted("cut", True)], [failed()])) == []
+    assert types(last(*BEGUN, [said("Half")], [interrupted("cut", False), failed()])) == ["message-completed"]
+    assert types(last(*BEGUN, [said("Half")], [interrupted("cut", False)], [failed()])) == []
 
 
 def test_a_completed_submission_names_who_answered_it() -> None:

@@ -3,7 +3,8 @@
 Laws. Pure, and computed once, when the batch is appended: a reader only ever scans a range. A stored chunk is one JSON object a
 line, without `conversationId` and `position`: both are known only at commit, and differ in a fork; readers splice them in.
 There are twelve types of chunks and there will never be another: clients refuse what they do not know, so what is new goes
-into new fields. All steps of an answer are one message, the first step's. A text that was shown is never taken back.
+into new fields. All steps of an answer are one message, the first step's. A text that was shown is never taken back, and one
+that was cut off and goes on (a crash, a broken stream, the length limit) stays one part: the step ends when the words do.
 What has to be remembered between batches is in `shown.py`.
 
     message-appended            a person's message at admission (again when it joins an answer), signals, advisories
@@ -24,7 +25,7 @@ import msgspec
 
 from cairn.harness import records as h
 from cairn.harness.messages import Image, Text, Thinking, ToolCall
-from cairn.harness.shown import Chunk, Shown, is_submission
+from cairn.harness.shown import Chunk, Shown, is_continued, is_submission
 from cairn.runtime import records as r
 
 #: The version of what is below, stored with each row. A change of meaning raises it (S15).
@@ -214,7 +215,8 @@ def _completed(place: _Place, record: h.MessageCompleted) -> Iterator[Chunk]:
                 "input": block.arguments,
                 "timestamp": _time(record.at),
             }
-    yield _ended(place.shown, record.at)
+    if not is_continued(record):
+        yield _ended(place.shown, record.at)
 
 
 def _unsaid(shown: Shown, record: h.MessageCompleted) -> Iterator[Chunk]:
@@ -236,14 +238,15 @@ def _ended(shown: Shown, at: float) -> Chunk:
 
 
 def _interrupted(place: _Place, record: h.MessageInterrupted) -> Iterator[Chunk]:
-    yield _ended(place.shown, record.at)
+    if not record.keep:
+        yield _ended(place.shown, record.at)
     if record.reason == "crash" and record.keep:
         id = f"adv_{record.turn}_interrupted"
         yield _advisory(id, _INTERRUPTED, "hidden", submissionId=record.submission)
 
 
 def _failed(place: _Place, record: h.TurnFailed) -> Iterator[Chunk]:
-    if place.shown.is_open:
+    if place.shown.is_open and not place.shown.is_cut:
         yield _ended(place.shown, record.at)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from cairn.harness import records as h
+from cairn.harness.messages import ToolCall
 from cairn.runtime import records as r
 
 Chunk = dict[str, Any]
@@ -25,6 +26,8 @@ class Shown(msgspec.Struct, omit_defaults=True):
     attempt: int = 0
     is_open: bool = False
     """A step has begun and not ended."""
+    is_cut: bool = False
+    """Its words broke off and will go on: in the same part, whatever step says them."""
     streamed: list[tuple[int, str, int]] = []
     """Block, kind and length of what was shown of the open step."""
     progress: list[str] = []
@@ -55,13 +58,18 @@ def is_submission(fiber: str) -> bool:
     return fiber.startswith("sub_")
 
 
+def is_continued(record: h.MessageCompleted) -> bool:
+    """Whether the model will be asked to go on after the last character of this message."""
+    return record.stop == "length" and not any(isinstance(block, ToolCall) for block in record.content)
+
+
 # --- what is remembered of a record ----------------------------------------------------------------------------------
 
 
 def _remember_turn(shown: Shown, record: h.TurnStarted) -> None:
     if shown.submission != record.submission:
         shown.submission, shown.answer = record.submission, record.message
-    shown.attempt, shown.is_open = record.attempt, True
+    shown.attempt, shown.is_open, shown.is_cut = record.attempt, True, False
     shown.streamed, shown.progress, shown.held = [], [], []
 
 
@@ -75,7 +83,24 @@ def _remember_delta(shown: Shown, record: h.MessageDelta) -> None:
 
 
 def _remember_end(shown: Shown, record: r.Record) -> None:
-    shown.is_open, shown.streamed = False, []
+    shown.is_open, shown.is_cut, shown.streamed = False, False, []
+
+
+def _remember_failed(shown: Shown, record: h.TurnFailed) -> None:
+    if not shown.is_cut:
+        _remember_end(shown, record)
+
+
+def _remember_pause(shown: Shown, goes_on: bool) -> None:
+    shown.is_open, shown.is_cut, shown.streamed = goes_on, goes_on, []
+
+
+def _remember_completed(shown: Shown, record: h.MessageCompleted) -> None:
+    _remember_pause(shown, is_continued(record))
+
+
+def _remember_interrupted(shown: Shown, record: h.MessageInterrupted) -> None:
+    _remember_pause(shown, record.keep)
 
 
 def _remember_progress(shown: Shown, record: h.ToolProgress) -> None:
@@ -109,9 +134,9 @@ def _remember_settled(shown: Shown, record: r.FiberSettled) -> None:
 _MEMORY: dict[type[r.Record], Callable[[Shown, Any], None]] = {
     h.TurnStarted: _remember_turn,
     h.MessageDelta: _remember_delta,
-    h.MessageCompleted: _remember_end,
-    h.MessageInterrupted: _remember_end,
-    h.TurnFailed: _remember_end,
+    h.MessageCompleted: _remember_completed,
+    h.MessageInterrupted: _remember_interrupted,
+    h.TurnFailed: _remember_failed,
     h.ToolOutcome: _remember_outcome,
     h.ToolProgress: _remember_progress,
     h.DataShown: _remember_data,
