@@ -73,6 +73,7 @@ class App:
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         self._ids: Ids = ids or SystemIds()
+        self._directory = ".cairn"
         self._given = store
         self._serve = serve
         self._only = only
@@ -81,6 +82,9 @@ class App:
         self._models: dict[str, Model] = {}
         self._agents = _by_name(agents)
         self._applications: dict[str, AgentApplication] = {}
+        self._known: dict[str, AgentApplication] = {}
+        """Those that were served since it was opened: what still runs of a removed one, or comes back, is the same object."""
+        self._is_developed = False
         self._store: Store | None = None
         self._worker: Worker | None = None
         self.auth = auth
@@ -161,9 +165,9 @@ class App:
         self._store, directory = self._open_store()
         if not self._is_foreign:
             await self._store.open()
-        services = Services(resolve=self._resolve, committed=self._listeners.committed)
-        for name, agent in self._agents.items():
-            self._applications[name] = AgentApplication(agent, services, directory)
+        self._directory = directory
+        self._known = {}
+        self._applications = {name: self._application(agent) for name, agent in self._agents.items()}
         self._listeners.start()
         if self._serve:
             applications = list(self._applications.values())
@@ -233,10 +237,40 @@ class App:
             known = self._models[model] = resolve(model, clock=self._clock)
         return known
 
+    def _application(self, agent: Agent[Any]) -> AgentApplication:
+        """What serves agents of that name."""
+        known = self._known.get(agent.name)
+        if known is None:
+            services = Services(resolve=self._resolve, committed=self._listeners.committed)
+            known = self._known[agent.name] = AgentApplication(agent, services, self._directory)
+        return known
+
+    async def replace(self, agents: Sequence[Agent[Any]]) -> None:
+        """The App has these agents now, and no others. Conversations, readers and connections stay.
+
+        A live turn ends with the definition it began with; the next one, of the same answer too, has the new one. An agent
+        that is new is served at once; one that is gone is no longer found, and what it was at goes on to its end. *Raises*
+        UsageError for agents that cannot be together; nothing has changed then.
+        """
+        found = _by_name(agents)
+        if self._store is not None:
+            applications = {name: self._application(agent) for name, agent in found.items()}
+            if self._worker is not None:
+                await self._worker.replace(list(applications.values()))
+            self._applications = applications
+            for name, agent in found.items():
+                applications[name].agent = agent
+        self._agents = found
+
+    def develop(self) -> None:
+        """Before it is opened: this is somebody's workshop. The chat page is served, and nothing waits for models to be
+        loaded: what is wrong with one is the answer of the first who asks it, and can be mended while all goes on."""
+        self._is_developed = self._console = True
+
     async def warm(self) -> None:
         """Import and build what the agents' models need, so that the first request does not wait for it. Raises UsageError
         for a missing key or an unknown model, MissingExtra."""
-        for agent in self.agents:
+        for agent in () if self._is_developed else self.agents:
             if agent.model is not None:
                 await self._resolve(agent.model).warm()
 

@@ -40,6 +40,7 @@ class AgentApplication:
 
     def __init__(self, agent: Agent[Any], services: Services, directory: str) -> None:
         self.agent = agent
+        """May be exchanged for an edited one of the same name: a live turn keeps the one it began with, the next takes this."""
         self.services = services
         self._directory = directory
 
@@ -98,7 +99,7 @@ class AgentApplication:
             return
         sandbox, tools = await self._sandbox(fiber)
         try:
-            await Loop(self.agent, fiber, self.services, sandbox, tools).run()
+            await Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent).run()
         finally:
             if sandbox is not None:
                 await asyncio.shield(sandbox.close())

@@ -55,9 +55,16 @@ class Attempt:
     """One try at one submission, by one owner."""
 
     def __init__(
-        self, agent: Agent[Any], fiber: Fiber, services: Services, sandbox: Sandbox | None, sandbox_tools: Sequence[Tool]
+        self,
+        agent: Agent[Any],
+        fiber: Fiber,
+        services: Services,
+        sandbox: Sandbox | None,
+        sandbox_tools: Sequence[Tool],
+        current: Callable[[], Agent[Any]] | None = None,
     ) -> None:
         self.agent = agent
+        self._current = current or (lambda: agent)
         self.fiber = fiber
         self.instance = fiber.instance
         self.clock = fiber.instance.clock
@@ -134,6 +141,10 @@ class Attempt:
     def render(self, values: dict[str, msgspec.Raw]) -> Rendered:
         """The agent with this state. *Raises* what a `prepare` function raises."""
         return self.agent.render(values, conversation=self.instance.address.id, sandbox_tools=self._sandbox_tools)
+
+    def renew(self) -> None:
+        """Between two turns: from here on the agent is as it is defined now, if it was edited meanwhile."""
+        self.agent = self._current()
 
     def begin_turn(self, turn: str, rendered: Rendered) -> None:
         """The turn is asked with `rendered`."""

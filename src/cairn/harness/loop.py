@@ -52,9 +52,16 @@ class Loop:
     """One attempt at one submission."""
 
     def __init__(
-        self, agent: Agent[Any], fiber: Fiber, services: Services, sandbox: Sandbox | None, sandbox_tools: Sequence[Tool]
+        self,
+        agent: Agent[Any],
+        fiber: Fiber,
+        services: Services,
+        sandbox: Sandbox | None,
+        sandbox_tools: Sequence[Tool],
+        current: Callable[[], Agent[Any]] | None = None,
     ) -> None:
-        attempt = self._attempt = Attempt(agent, fiber, services, sandbox, sandbox_tools)
+        """`current` is asked at each turn which definition of the agent holds by now; a turn keeps the one it began with."""
+        attempt = self._attempt = Attempt(agent, fiber, services, sandbox, sandbox_tools, current)
         calls, hooks = CallRunner(attempt), HookRunner(attempt)
         self._pure: dict[Action, Callable[[View], list[r.Record]]] = {
             Action.TURN: self._start_turn,
@@ -140,6 +147,7 @@ class Loop:
 
     def _start_turn(self, view: View) -> list[r.Record]:
         attempt, control = self._attempt, view.control
+        attempt.renew()
         try:
             rendered = attempt.render(view.values)
         except Exception as error:

@@ -170,7 +170,9 @@ class Residents:
         row = await self._store.instance(due.n)
         if row is None or (row.epoch, row.owner) != (due.epoch, due.owner):
             return None
-        application = self._applications[due.address.kind]
+        application = self._applications.get(due.address.kind)
+        if application is None:  # it was taken from this worker between the scan and here
+            return None
         instance = Instance(self._store, self._clock, self._ids, application, row, self._worker, self._threads)
         await instance.load(self._store)
         if waits_for_code(instance.runtime, application):

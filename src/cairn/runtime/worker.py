@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from cairn.clock import Clock
@@ -103,6 +103,7 @@ class Worker:
         self._news = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._pulse: asyncio.Task[None] | None = None
+        self._row: WorkerRow | None = None
         self._swept = self._scanned = float("-inf")
 
     # --- its life
@@ -112,7 +113,7 @@ class Worker:
         sys.setswitchinterval(min(sys.getswitchinterval(), settings.SWITCH_SECONDS))
         lock = self._owners.hold(self.id)
         now = self.store.lease_now()
-        row = WorkerRow(
+        self._row = row = WorkerRow(
             id=self.id,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -145,6 +146,20 @@ class Worker:
             await self._main
         finally:
             await self._leave()
+
+    async def replace(self, applications: Sequence[Application]) -> None:
+        """These kinds are claimed from now on, and no others; what runs goes on to its end. Other processes see it.
+
+        *Raises* UsageError for two of one kind, StoreError; nothing has changed then.
+        """
+        kinds = _by_kind(applications)
+        if self._row is not None and set(kinds) != set(self.applications):
+            row = replace(self._row, kinds=tuple(kinds))
+            await self.store.register(row, self.settings.lease_seconds, self._heart.is_beating)
+            self._row = row
+        self.applications.clear()
+        self.applications.update(kinds)
+        self._stir()
 
     async def serve(self) -> None:
         """Start, work until SIGTERM or SIGINT, drain."""
