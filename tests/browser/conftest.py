@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from tests.http.serving import Server, serving
 
 if TYPE_CHECKING:
@@ -60,22 +59,27 @@ class Gates:
 
 
 @pytest.fixture(scope="module")
-def gates(tmp_path_factory: pytest.TempPathFactory) -> Gates:
-    return Gates(tmp_path_factory.mktemp("gates"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, gates: Gates) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One `cairn serve` of the project for the tests of a module."""
-    with console_server(tmp_path_factory.mktemp("store"), gates) as running:
+    with console_server(tmp_path_factory.mktemp("project")) as running:
         yield running
 
 
+@pytest.fixture
+def gates(server: Server) -> Gates:
+    """The gates of the server's tools, all closed."""
+    folder = server.project / "gates"
+    for gate in folder.iterdir():
+        gate.unlink()
+    return Gates(folder)
+
+
 @contextmanager
-def console_server(folder: Path, gates: Gates, **env: str) -> Iterator[Server]:
+def console_server(folder: Path, **env: str) -> Iterator[Server]:
     """Started in a folder of its own, as a person's project would be."""
     shutil.copy(PROJECT / "console_app.py", folder)
-    with serving(folder, TARGET, env={"CAIRN_TEST_GATES": str(gates.folder), **env}) as running:
+    (folder / "gates").mkdir()
+    with serving(folder, TARGET, env={"CAIRN_TEST_GATES": str(folder / "gates"), **env}) as running:
         yield running
 
 
@@ -130,6 +134,13 @@ def tabs(browser: Browser, origin: str, **options: Any) -> Iterator[Open]:
     yield opening
     context.close()
     assert watch.faults == []
+
+
+def open_all(page: Page) -> None:
+    """Open every part of the transcript that is folded."""
+    folded = page.locator(".column details:not([open]) > summary")
+    while folded.count() > 0:
+        folded.first.click()
 
 
 def say(page: Page, text: str) -> None:

@@ -6,9 +6,7 @@ import base64
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.browser.conftest import Gates, Open, console_server, say, tabs
-from tests.http.serving import Server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -335,9 +333,9 @@ def test_a_reader_who_scrolled_up_is_left_alone(open_page: Open) -> None:
     assert log.evaluate(at_end)
 
 
-def test_a_token_is_asked_for_once(browser: Browser, tmp_path: Path, gates: Gates) -> None:
+def test_a_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
     """A server that wants a token gets it with every request, images included; a wrong one is asked for again."""
-    with console_server(tmp_path, gates, CAIRN_TEST_TOKEN="sesame") as server, tabs(browser, server.url) as opening:
+    with console_server(tmp_path, CAIRN_TEST_TOKEN="sesame") as server, tabs(browser, server.url) as opening:
         page = opening("/", first="Token")
         page.get_by_label("Token").fill("wrong")
         page.get_by_role("button", name="Continue").click()

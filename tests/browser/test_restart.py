@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.browser.conftest import Gates, Open, console_server, say, tabs
 from tests.http.serving import Server
 
@@ -21,9 +20,9 @@ COUNTED = " ".join(f"n{number}" for number in range(150)) + " end"
 
 
 @pytest.fixture
-def server(tmp_path: Path, gates: Gates) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[Server]:
     """A server that a test may kill."""
-    with console_server(tmp_path, gates) as running:
+    with console_server(tmp_path) as running:
         yield running
 
 

@@ -7,8 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.browser.conftest import Open, say
+from tests.browser.conftest import Open, open_all, say
 from tests.browser.test_chat import PNG
 from tests.http.serving import Server
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.system
 PAYLOADS = (
     "<img src=x onerror=\"document.title='pwned'\">",
     "<script>document.title='pwned'</script>",
-    "\"><svg onload=\"document.title='pwned'\">",
+    '"><svg onload="document.title=\'pwned\'">',
     "javascript:document.title='pwned'",
     "<iframe srcdoc=\"<script>parent.document.title='pwned'</script>\"></iframe>",
     "{{constructor.constructor('document.title=1')()}}",
@@ -32,14 +31,15 @@ PAYLOADS = (
 DANGEROUS = """
 () => [...document.querySelectorAll('#root *')]
   .filter((element) => {
-    const isForeign = ['SCRIPT', 'IFRAME', 'OBJECT', 'EMBED', 'STYLE', 'LINK', 'BASE', 'META', 'VIDEO', 'AUDIO'].includes(element.tagName)
+    const isForeign = element.matches('script, iframe, object, embed, style, link, base, meta, video, audio')
     const urls = ['href', 'src', 'action', 'formaction', 'xlink:href', 'ping', 'srcset']
     const handlers = [...element.attributes].some(
-      ({ name, value }) => name.startsWith('on') || name === 'srcdoc' || (urls.includes(name) && /^\\s*(javascript|vbscript|data:text)/i.test(value)),
+      ({ name, value }) =>
+        name.startsWith('on') || name === 'srcdoc' || (urls.includes(name) && /^\\s*(javascript|vbscript|data:text)/i.test(value)),
     )
     const source = element.getAttribute('src') ?? ''
-    const loads = source !== '' && !source.startsWith('data:image/') && new URL(source, location.href).origin !== location.origin
-    return isForeign || handlers || loads
+    const isOurs = source === '' || source.startsWith('data:image/') || new URL(source, location.href).origin === location.origin
+    return isForeign || handlers || !isOurs
   })
   .map((element) => element.outerHTML)
 """
@@ -59,8 +59,7 @@ def test_what_a_model_and_a_tool_say_is_inert(open_page: Open) -> None:
             say(page, "hostile")
         page.get_by_text("The end of it.").nth(1).wait_for()
         page.get_by_role("button", name="Abort").wait_for(state="detached")
-        for summary in page.locator("summary").all():
-            summary.click()
+        open_all(page)
 
         assert_inert(page)
         assert page.locator(".markdown img").count() == 0
@@ -85,12 +84,16 @@ def test_a_link_says_where_it_leads_and_gives_nothing_away(open_page: Open) -> N
 def test_names_and_attributes_are_inert(open_page: Open, server: Server, payload: str) -> None:
     """A file's name, a signal's body and attributes, a person's message, an id in the address and in the list."""
     page = open_page()
-    page.set_input_files("input[type=file]", {"name": f"{payload}.png".replace("/", "_"), "mimeType": "image/png", "buffer": PNG})
+    page.set_input_files(
+        "input[type=file]", {"name": f"{payload}.png".replace("/", "_"), "mimeType": "image/png", "buffer": PNG}
+    )
     page.locator(".images img").wait_for()
     say(page, f"say {payload}")
     page.get_by_text("It is said.").wait_for()
     signal = {"kind": "signal", "type": "note", "tagName": "note", "body": f"say {payload}", "attributes": {"from": payload}}
-    answer = page.request.post(page.url.replace("/chat/", "/agents/"), data=json.dumps(signal), headers={"content-type": "application/json"})
+    answer = page.request.post(
+        page.url.replace("/chat/", "/agents/"), data=json.dumps(signal), headers={"content-type": "application/json"}
+    )
     assert answer.status == 202
     page.locator(".aside").wait_for()
     page.locator(".aside summary").click()

@@ -28,7 +28,9 @@ HOSTILE = f"""\
 
 [click](javascript:document.title='pwned') [data](data:text/html,<script>alert(1)</script>) <javascript:alert(1)>
 
-<iframe src="https://evil.example"></iframe> <a href="https://evil.example" onclick="alert(1)">x</a> <style>*{{display:none}}</style>
+<iframe src="https://evil.example"></iframe> <a href="https://evil.example" onclick="alert(1)">x</a>
+
+<style>*{{display:none}}</style>
 
 | <svg onload=alert(1)> | ![cell](https://evil.example/cell) |
 |---|---|
@@ -78,10 +80,20 @@ SCENES: dict[str, list[Reply]] = {
     "weather": [[Say("I look."), Call("weather", {"city": "Oslo"})], Say("It is fine in Oslo.")],
     "slowly": [Call("slowly", {}), Say("That took a while.")],
     "break": [[Say("I try."), Call("breaks", {"path": "/etc/door.conf", "mode": "strict"})], Say("It did not work.")],
-    "report": [[Say("I look at the door.", thinking=THOUGHT), Call("weather", {"city": "Oslo"}), Call("breaks", {"path": "/etc/door.conf"})], Say(REPORT, chunk=24, pause=0.03)],
+    "report": [
+        [
+            Say("I look at the door.", thinking=THOUGHT),
+            Call("weather", {"city": "Oslo"}),
+            Call("breaks", {"path": "/etc/door.conf"}),
+        ],
+        Say(REPORT, chunk=24, pause=0.03),
+    ],
     "fail": [Fail(ModelError("the provider refused the request: no such model", kind="bad_request"))],
     "stall": [Stall(after="I begin, and then ")],
-    "hostile": [[Say(HOSTILE, thinking=HOSTILE), Call("weather", {"city": PAYLOAD}), Call("breaks", {"path": PAYLOAD})], Say(HOSTILE)],
+    "hostile": [
+        [Say(HOSTILE, thinking=HOSTILE), Call("weather", {"city": PAYLOAD}), Call("breaks", {"path": PAYLOAD})],
+        Say(HOSTILE),
+    ],
 }
 
 
@@ -131,7 +143,7 @@ async def breaks(ctx: Context[Any], path: str, mode: str = "") -> str:
 
 
 async def _gate(name: str) -> None:
-    while not (Path(os.environ["CAIRN_TEST_GATES"]) / name).exists():
+    while not (Path(os.environ["CAIRN_TEST_GATES"]) / name).exists():  # noqa: ASYNC110 - another process makes it
         await asyncio.sleep(0.02)
 
 
