@@ -25,7 +25,9 @@ T = TypeVar("T")
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: A JSON string, or what is left of the body after a quote that nothing closes. It never goes back (`*+`), and nothing is left
+#: to begin again from: linear, whatever is sent.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = b"[]{}"
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
