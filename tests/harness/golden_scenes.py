@@ -155,6 +155,16 @@ async def joining(conversation: ConversationHandle, world: World) -> None:
         await settled(receipt)
 
 
+async def forking(conversation: ConversationHandle, world: World) -> None:
+    first = await conversation.send("Hello.", key="0")
+    second = await conversation.send("And?", key="1")
+    await world.cued("paying")
+    forked = await conversation.fork(id="d")
+    await settled(await forked.send("And here?", key="0"))
+    await settled(first)
+    await settled(second)
+
+
 async def sending(conversation: ConversationHandle, world: World) -> None:
     image = Image(mime_type="image/png", data=b"png", filename="a.png")
     await settled(await conversation.send("Look.", key="0", attachments=[image], data={"name": b'"Ann"'}))
@@ -227,6 +237,10 @@ SCENES: dict[str, tuple[str, Callable[[], Scene]]] = {
         "One message joins, one is aborted while it waits.",
         lambda: scene(Call("pay", {"amount": 1}), "Both.", define=tools, client=joining),
     ),
+    "fork": (
+        "Forked during a call, with a message waiting; the log is the fork's.",
+        lambda: scene([Say("I pay. "), Call("pay", {"amount": 1})], "Here.", "There.", define=tools, client=forking),
+    ),
     "crash-text": (
         "The process dies in the middle of a message.",
         lambda: scene(script=by_turn([Say("One two three four.", pause=0.1)]), crashes=[Crash(6, "after")]),
@@ -280,7 +294,7 @@ def main() -> None:
         if path.exists():
             continue
         done = play()
-        (log,) = done.run.logs
+        log = done.run.logs[-1]
         batches = [(row.ordinal, row.batch.records) for row in log.rows]
         hears, stops = bool(done.agent.message_hooks), bool(done.agent.stop_hooks)
         golden.write(path, golden.make(about, batches, hears=hears, stops=stops))

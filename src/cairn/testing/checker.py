@@ -87,6 +87,8 @@ def _check_records(where: str, rows: Iterable[Row]) -> Iterator[Violation]:
             continue
         for record in records:
             tag, fiber, key = record.get("type"), record.get("fiber"), record.get("key")
+            if tag == "instance.forked":
+                admitted.clear()  # the source's keys are not the fork's
             if tag == "fiber.accepted" and key is not None and admitted.setdefault(key, fiber or "") != fiber:
                 yield Violation("S6", where, f"key {key!r} admitted both {admitted[key]} and {fiber}")
             if fiber is None or tag in _REQUEST_TAGS:
@@ -107,7 +109,9 @@ def _check_instance(log: Log, operations: list[Operation], power_cut: bool, othe
 def _check_writes(log: Log, operations: list[Operation], power_cut: bool, others_wrote: bool) -> Iterator[Violation]:
     """Every row is explained by one operation, every acknowledged operation by one row."""
     where = str(log.instance.address)
-    rows = {row.ordinal: row for row in log.rows}
+    shared = log.instance.fork_offset if log.instance.fork_offset is not None else -2
+    # What a fork shares was asked for elsewhere, and its first own row by whoever forked it.
+    rows = {row.ordinal: row for row in log.rows if row.prev > shared}
     explained: dict[int, Operation] = {}
     unknown: Counter[bytes] = Counter()
     refused: set[bytes] = set()
