@@ -28,7 +28,12 @@ NOT_RUN_IN_FORK = "This call was not run: this conversation is a copy of another
 
 def first_batch(forked: r.InstanceForked, control: Control, runtime: RuntimeState) -> list[r.Record]:
     """The records of a fork's own first batch; `control` and `runtime` are the fold of what it shares."""
-    return [forked, *_close_message(control, forked.at), *_close_calls(control, forked.at), *_settle(control, runtime, forked.at)]
+    return [
+        forked,
+        *_close_message(control, forked.at),
+        *_close_calls(control, forked.at),
+        *_settle(control, runtime, forked.at),
+    ]
 
 
 def _close_message(control: Control, at: float) -> Iterator[r.Record]:
