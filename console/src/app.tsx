@@ -82,7 +82,7 @@ function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: strin
           settlements={settlements}
           isWorking={isWorking}
           sent={sent}
-          empty={isReady ? <Empty agent={about ?? { name: agent }} /> : <p className="hint">{trouble ? reason(trouble) : 'Loading…'}</p>}
+          empty={isReady ? <Empty agent={about ?? { name: agent }} isUnknown={agents.length > 0 && !about} /> : <p className="hint">{trouble ? reason(trouble) : 'Loading…'}</p>}
         />
         <Composer draft={`${agent}/${id}`} isWorking={isWorking} send={(...what) => (setSent(sent + 1), send(...what))} abort={abort} />
       </main>
@@ -104,7 +104,8 @@ function Connection({ trouble }: { trouble?: Error }) {
   )
 }
 
-function Empty({ agent }: { agent: Agent }) {
+function Empty({ agent, isUnknown }: { agent: Agent; isUnknown: boolean }) {
+  if (isUnknown) return <p className="hint">This server has no agent of the name “{agent.name}”. Choose another one in the list.</p>
   return (
     <div className="empty">
       <h2>{agent.name}</h2>

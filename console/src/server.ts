@@ -37,9 +37,10 @@ export async function request(input: RequestInfo | URL, init: RequestInit = {}):
   const isRead = (init.method ?? 'GET') === 'GET'
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
     const response = await attempt(input, init)
-    isAway.set(response === undefined || AWAY.includes(response.status))
+    const isThere = response !== undefined && !AWAY.includes(response.status)
+    if (isThere || isRead) isAway.set(!isThere)
     if (response?.status === 401) isTokenNeeded.set(true)
-    if (!isAway.get() && response) return isStream(response) ? unbroken(response, init.signal) : response
+    if (response && isThere) return isStream(response) ? unbroken(response, init.signal) : response
     if (!isRead) {
       if (response) return response
       throw new Error('The server does not answer.')

@@ -55,9 +55,11 @@ export function Sidebar({ agents, agent, id, isOpen, close, version }: Props) {
 }
 
 function Agents({ agents, agent }: { agents: Agent[]; agent: string }) {
-  if (agents.length < 2) return <span className="agent">{agent}</span>
+  const isKnown = agents.some(({ name }) => name === agent)
+  if (agents.every(({ name }) => name === agent)) return <span className="agent">{agent}</span>
   return (
     <select className="agent" aria-label="Agent" value={agent} onChange={(event) => go(event.target.value, newConversation())}>
+      {!isKnown && <option disabled>{agent}</option>}
       {agents.map(({ name, description }) => (
         <option key={name} title={description ?? undefined}>
           {name}
@@ -80,7 +82,9 @@ function Entry({ agent, one, isCurrent, open }: { agent: string; one: Listed; is
           open(one.id)
         }}
       >
-        <span className="title" title={one.id}>{one.title || seen || one.id}</span>
+        <span className="title" title={one.id}>
+          {one.title || seen || one.id}
+        </span>
         <span className="when">{one.createdAt ? moment(one.createdAt) : 'new'}</span>
       </a>
     </li>

@@ -333,6 +333,33 @@ def test_a_reader_who_scrolled_up_is_left_alone(open_page: Open) -> None:
     assert log.evaluate(at_end)
 
 
+def test_a_long_conversation_shows_its_end_first(open_page: Open) -> None:
+    """A page draws the last hundred messages, and earlier ones when it is asked to."""
+    page = open_page()
+    for number in range(120):
+        body = {"kind": "user", "body": f"message {number}"}
+        assert page.request.post(page.url.replace("/chat/", "/agents/"), data=body).status == 202
+    say(page, "say")
+    page.get_by_text("It is said.").wait_for()
+    page.reload()
+    page.get_by_text("message 119", exact=True).wait_for()
+
+    shown = page.locator("article.said, article.answer")
+    assert shown.count() == 100
+    assert page.get_by_text("message 0", exact=True).count() == 0
+    page.get_by_role("button", name="Show earlier messages").click()
+    page.get_by_text("message 0", exact=True).wait_for()
+
+
+def test_an_agent_that_is_not_there_is_said(open_page: Open) -> None:
+    """An old address tells what is wrong and leads to the agents there are."""
+    page = open_page("/chat/gone/some-id")
+
+    page.get_by_text("This server has no agent of the name “gone”.").wait_for()
+    page.get_by_label("Agent").select_option("assistant")
+    page.get_by_text("Does what the first word of a message says.").wait_for()
+
+
 def test_a_token_is_asked_for_once(browser: Browser, tmp_path: Path) -> None:
     """A server that wants a token gets it with every request, images included; a wrong one is asked for again."""
     with console_server(tmp_path, CAIRN_TEST_TOKEN="sesame") as server, tabs(browser, server.url) as opening:

@@ -56,7 +56,7 @@ OVERLAPPING = """
 #: Text that is cut without an ellipsis, a scroll bar or a way to open it.
 CUT_OFF = """
 () => [...document.querySelectorAll('#root *')]
-  .filter((element) => element.checkVisibility({ visibilityProperty: true }) && !element.closest('.unseen'))
+  .filter((element) => element.checkVisibility({ visibilityProperty: true }) && !element.closest('.unseen, .sr-only'))
   .filter((element) => {
     const style = getComputedStyle(element)
     const isCut = element.scrollWidth > element.clientWidth + 1 && element.clientWidth > 0

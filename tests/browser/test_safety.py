@@ -35,10 +35,13 @@ DANGEROUS = """
     const urls = ['href', 'src', 'action', 'formaction', 'xlink:href', 'ping', 'srcset']
     const handlers = [...element.attributes].some(
       ({ name, value }) =>
-        name.startsWith('on') || name === 'srcdoc' || (urls.includes(name) && /^\\s*(javascript|vbscript|data:text)/i.test(value)),
+        name.startsWith('on') ||
+        name === 'srcdoc' ||
+        (urls.includes(name) && /^\\s*(javascript:|vbscript:|data:text)/i.test(value)),
     )
     const source = element.getAttribute('src') ?? ''
-    const isOurs = source === '' || source.startsWith('data:image/') || new URL(source, location.href).origin === location.origin
+    const isInline = source === '' || source.startsWith('data:image/')
+    const isOurs = isInline || new URL(source, location.href).origin === location.origin
     return isForeign || handlers || !isOurs
   })
   .map((element) => element.outerHTML)
