@@ -263,9 +263,15 @@ class App:
         self._agents = found
 
     def develop(self) -> None:
-        """Before it is opened: this is somebody's workshop. The chat page is served, and nothing waits for models to be
-        loaded: what is wrong with one is the answer of the first who asks it, and can be mended while all goes on."""
+        """Before it is opened: this is somebody's workshop. The chat page is there, everybody at this machine may call and
+        nobody else, pages of its other ports too; and nothing waits for models to be loaded: what is wrong with one is the
+        answer of the first who asks it, and can be mended while all goes on."""
+        from cairn.framework.http.origin import LOOPBACK_ORIGINS
+
         self._is_developed = self._console = True
+        self.auth = None
+        cors, hosts, proxies = self._origins
+        self._origins = ((*cors, *LOOPBACK_ORIGINS), hosts, proxies)
 
     async def warm(self) -> None:
         """Import and build what the agents' models need, so that the first request does not wait for it. Raises UsageError

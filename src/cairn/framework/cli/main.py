@@ -153,6 +153,22 @@ def _run_agent(given: Arguments) -> int:
     )
 
 
+def _declare_dev(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help="agents, files, folders, or module:app; the whole project by default"
+    )
+    parser.add_argument("--port", type=at_least(0), metavar="N", help="default: PORT, [tool.cairn], or a free one from 4111 on")
+    parser.add_argument("--no-open", action="store_true", help="leave the browser alone")
+
+
+def _dev(given: Arguments) -> int:
+    from cairn.framework.cli import dev
+
+    return dev.dev(
+        dev.Request(targets=tuple(given.targets), port=given.port, store=given.store, open=not given.no_open, json=given.json)
+    )
+
+
 def _declare_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", nargs="?", metavar="AGENT", help="one agent; without it the whole project")
 
@@ -318,6 +334,7 @@ def _token_revoke(given: Arguments) -> int:
 VERBS: tuple[Verb, ...] = (
     Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
     Verb("serve", "serve agents over HTTP until it is told to stop", _declare_serve, _serve),
+    Verb("dev", "talk to the project's agents in the browser; edits are live at once", _declare_dev, _dev),
     Verb("info", "show what was found and what the model would see, offline", _declare_target, _info, has_store=False),
     Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),

@@ -111,7 +111,7 @@ def address(request: Request) -> tuple[str, int]:
     """Where to listen: the options, HOST and PORT, the project, this machine only. Raises UsageError."""
     from cairn.framework.http.server import DEFAULT_HOST, DEFAULT_PORT
 
-    config = configuration.find(_folder(request))
+    config = configuration.find(folder(request.targets))
     host = request.host or os.environ.get("HOST") or config.host or DEFAULT_HOST
     given = "" if request.port is None else str(request.port)
     text = given or os.environ.get("PORT") or config.port or str(DEFAULT_PORT)
@@ -120,34 +120,35 @@ def address(request: Request) -> tuple[str, int]:
     return host, int(text)
 
 
-def _folder(request: Request) -> Path:
+def folder(targets: Sequence[str]) -> Path:
     """Where the project is looked for."""
-    if len(request.targets) == 1 and Path(request.targets[0]).is_dir():
-        return Path(request.targets[0])
+    if len(targets) == 1 and Path(targets[0]).is_dir():
+        return Path(targets[0])
     return Path.cwd()
 
 
 def make(request: Request) -> App:
     """The App that was asked for: `module:name`, agents named one by one, or all of the project. Raises UsageError."""
-    config = configuration.find(_folder(request))
-    named = _application_name(request.targets, config)
+    config = configuration.find(folder(request.targets))
+    named = application_name(request.targets, config)
     if named is not None:
         return _imported(named, config.root, request)
     return _assembled(_agents(request, config), config, request)
 
 
-def _application_name(targets: Sequence[str], config: configuration.Config) -> str | None:
+def application_name(targets: Sequence[str], config: configuration.Config) -> str | None:
     """`module:name`, where that is no file."""
     if len(targets) == 1:
         module, colon, name = targets[0].partition(":")
         is_dotted = all(part.isidentifier() for part in module.split("."))
         if colon and is_dotted and name.isidentifier() and not Path(module).exists():
             return targets[0]
-    is_project = not targets or (len(targets) == 1 and _is_project(Path(targets[0])))
-    return config.app if is_project else None
+    is_whole = not targets or (len(targets) == 1 and is_project(Path(targets[0])))
+    return config.app if is_whole else None
 
 
-def _is_project(path: Path) -> bool:
+def is_project(path: Path) -> bool:
+    """Whether it is a folder of a project, and not an agent's."""
     from cairn.framework.folder import is_agent_folder
 
     return path.is_dir() and not is_agent_folder(path)
@@ -179,7 +180,7 @@ def _imported(named: str, root: Path, request: Request) -> App:
 def _agents(request: Request, config: configuration.Config) -> list[Any]:
     from cairn.framework.project import discover, load
 
-    targets = [target for target in request.targets if not _is_project(Path(target))]
+    targets = [target for target in request.targets if not is_project(Path(target))]
     if targets:
         return [load(target) for target in targets]
     project = discover(config)

@@ -1,0 +1,406 @@
+"""`cairn dev`: the project in the browser, and every edit live for the next turn.
+
+Laws. Only this machine is answered. There is one per project: a second one shows where the first is and ends with it. Nothing a
+person edits ends it; what cannot be read is told, all of it, and the last good agents answer on. A kill costs nothing that is
+on the log: the next `cairn dev` goes on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cairn.errors import AgentFileError, UsageError
+from cairn.framework import config as configuration
+from cairn.framework.cli import serve
+from cairn.framework.cli.output import Exit, json_text, one_line
+from cairn.framework.cli.workshop import Running, Workshop
+from cairn.framework.config import Config
+from cairn.framework.modules import describe, shown
+
+if TYPE_CHECKING:
+    from cairn.framework.app import App
+    from cairn.framework.reload import Change, Loaded
+    from cairn.harness.agent import Agent
+
+HOST = "127.0.0.1"
+#: Where a project is found unless it says otherwise: a bookmark, and the page's own memory, outlive a restart.
+DEFAULT_PORT = 4111
+#: Ports tried after it when something else has it.
+PORTS_TRIED = 50
+#: Seconds the holder of a project has to say where it is, and between two looks.
+ANNOUNCED_SECONDS = 10.0
+LOOK_SECONDS = 0.05
+#: Options of [tool.cairn] that are only read at the start.
+AT_START = ("app", "store", "host", "port")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One `cairn dev`."""
+
+    targets: tuple[str, ...] = ()
+    port: int | None = None
+    store: str | None = None
+    open: bool = True
+    json: bool = False
+
+
+def dev(request: Request) -> int:
+    """Serve the project until a signal says otherwise; or show where it is served, until that ends."""
+    config = configuration.find(serve.folder(request.targets))
+    out = sys.stdout
+    # What agents print is an aside: with --json stdout is the events.
+    with redirect_stdout(sys.stderr):
+        teller: Teller = JsonTeller(out) if request.json else Teller(out)
+        return _dev(request, config, teller)
+
+
+def _dev(request: Request, config: Config, teller: Teller) -> int:
+    workshop = _workshop(store_of(request.store, config).parent)
+    if not _taken(workshop):
+        return _attach(workshop, request, teller)
+    try:
+        return _serve(request, config, workshop, teller)
+    finally:
+        workshop.leave()
+
+
+def store_of(given: str | None, config: Config) -> Path:
+    """Where the project's store is."""
+    from cairn.framework.cli.store import named
+
+    named_store = given or os.environ.get(configuration.STORE_VARIABLE)
+    return named(named_store) if named_store else config.store or config.root / configuration.DEFAULT_STORE
+
+
+# --- one per project ------------------------------------------------------------------------------------------------
+
+
+def _workshop(folder: Path) -> Workshop:
+    try:
+        return Workshop(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}); name a store elsewhere with --store") from None
+
+
+def _taken(workshop: Workshop) -> bool:
+    """Whether the project is ours. Somebody may be just asking whether it is anybody's: that is over in a moment."""
+    for _ in range(3):
+        if workshop.take():
+            return True
+        _pause(LOOK_SECONDS)
+    return False
+
+
+def _attach(workshop: Workshop, request: Request, teller: Teller) -> int:
+    running = _announced(workshop)
+    if running is None:
+        raise UsageError("another `cairn dev` of this project is starting, and does not say where; end it, or try again")
+    teller.attached(running)
+    if request.open:
+        browse(running.url)
+    try:
+        workshop.wait()
+    except KeyboardInterrupt:
+        return Exit.OK
+    teller.note("the other `cairn dev` has ended")
+    return Exit.OK
+
+
+def _announced(workshop: Workshop) -> Running | None:
+    for _ in range(int(ANNOUNCED_SECONDS / LOOK_SECONDS)):
+        running = workshop.running()
+        if running is not None:
+            return running
+        _pause(LOOK_SECONDS)
+    return None
+
+
+def _pause(seconds: float) -> None:
+    """Outside of any event loop."""
+    from cairn.clock import SystemClock
+
+    asyncio.run(SystemClock().sleep(seconds))
+
+
+# --- what is served -------------------------------------------------------------------------------------------------
+
+
+class Project:
+    """What was asked for, read again whenever it changes."""
+
+    def __init__(self, request: Request, config: Config) -> None:
+        self._request = serve.Request(targets=request.targets, store=request.store)
+        self.config = config
+        self.app: App | None = None
+        """What the last good reading made."""
+        self.is_discovered = serve.application_name(request.targets, config) is None
+
+    @property
+    def places(self) -> list[Path]:
+        """Where its agents are written."""
+        targets = [Path(target.partition(":")[0] if ":" in target else target) for target in self._request.targets]
+        paths = [target.resolve() for target in targets if target.exists() and not serve.is_project(target)]
+        return paths if paths and self.is_discovered else [self.config.agents_folder]
+
+    def read(self) -> Loaded:
+        """Its agents, or what keeps them from being served. Never raises for a file's sake."""
+        from cairn.framework.reload import Loaded
+
+        try:
+            self.app = serve.make(self._request)
+        except AgentFileError as error:
+            return Loaded(self._good(), error.problems or (str(error),))
+        except UsageError as error:
+            return Loaded((), (str(error),))
+        except Exception as error:
+            at = self.config.file or self.config.root
+            return Loaded((), (describe(error, at, self.config.root),))
+        return Loaded(self.app.agents)
+
+    def _good(self) -> tuple[Agent[Any], ...]:
+        """Those that can be used although others cannot."""
+        from cairn.framework.project import discover
+
+        if self._request.targets or not self.is_discovered:
+            return ()
+        return discover(self.config).agents
+
+
+def _first(project: Project, loaded: Loaded, request: Request) -> App:
+    """The App to begin with."""
+    from cairn.framework.app import App
+
+    if not loaded.problems:
+        assert project.app is not None
+        app = project.app
+    elif project.is_discovered:
+        app = App(loaded.agents, store=store_of(request.store, project.config))
+    else:
+        raise AgentFileError(f"there is no App to begin with: {loaded.problems[0]}", loaded.problems)
+    app.develop()
+    return app
+
+
+# --- serving --------------------------------------------------------------------------------------------------------
+
+
+def _serve(request: Request, config: Config, workshop: Workshop, teller: Teller) -> int:
+    from cairn.clock import SystemClock
+    from cairn.framework.cli.notes import told_by
+    from cairn.framework.http.server import loop_factory, signals, url_of
+    from cairn.framework.http.server import serve as answer
+    from cairn.framework.reload import Reloader
+
+    clock = SystemClock()
+    listener = _listen(request, config, teller.note)
+    url = f"{url_of(listener)}/"
+    project = Project(request, config)
+    reloader = Reloader(
+        project.read, root=config.root, agents=project.places, clock=clock, files=[config.file] if config.file else []
+    )
+    with told_by(teller.note):
+        loaded = reloader.first()
+        app = _first(project, loaded, request)
+        teller.problems(loaded.problems)
+        known = Known(config, teller.note)
+
+        def changed(change: Change) -> None:
+            teller.changed(change)
+            known.look(app)
+
+        async def work() -> None:
+            stop = asyncio.Event()
+            reloading: list[asyncio.Task[None]] = []
+
+            def ready() -> None:
+                workshop.announce(url)
+                teller.ready(url, app, clock.monotonic() - began)
+                known.look(app)
+                if request.open:
+                    browse(url)
+                reloading.append(asyncio.create_task(reloader.run(app, changed), name="reloader"))
+
+            with signals(stop, clock, may_force=True):
+                try:
+                    await answer(app, listener, stop=stop, on_ready=ready, access=None)
+                finally:
+                    for task in reloading:
+                        task.cancel()
+                    await asyncio.gather(*reloading, return_exceptions=True)
+
+        began = clock.monotonic()
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(work())
+    return Exit.OK
+
+
+def _listen(request: Request, config: Config, note: Callable[[str], None]) -> socket.socket:
+    """A socket on this machine: on the port that was asked for, or, when nobody asked for one, on a free one near the usual."""
+    from cairn.framework.http.limits import HttpLimits
+    from cairn.framework.http.server import listen
+
+    asked = serve.Request(targets=request.targets, port=request.port)
+    is_chosen = request.port is not None
+    is_usual = not is_chosen and not os.environ.get("PORT") and not config.port
+    first = DEFAULT_PORT if is_usual else serve.address(asked)[1]
+    for port in (first, *range(first + 1, min(first + PORTS_TRIED, 65_536))):
+        try:
+            listener = listen(HOST, port, HttpLimits())
+        except UsageError as error:
+            if is_chosen or "is in use" not in str(error):
+                raise
+            continue
+        if port != first:
+            note(f"port {first} is in use by something else; this is {listener.getsockname()[1]}")
+        return listener
+    raise UsageError(f"ports {first} to {first + PORTS_TRIED - 1} are all in use; choose one with --port")
+
+
+class Known:
+    """What is told once and not with every edit: models that cannot be asked, options that need a restart."""
+
+    def __init__(self, config: Config, note: Callable[[str], None]) -> None:
+        self._config = config
+        self._note = note
+        self._told: set[str] = set()
+        self._models: set[str] = set()
+
+    def look(self, app: App) -> None:
+        for agent in app.agents:
+            if agent.model is None:
+                self._tell(f"agent '{agent.name}' has no model: write model='provider:name' in it, or in [tool.cairn]")
+            elif isinstance(agent.model, str) and agent.model not in self._models:
+                self._models.add(agent.model)
+                self._begin_loading(agent.model)
+        self._look_at_options()
+
+    def _begin_loading(self, model: str) -> None:
+        """A provider's library takes a second or two to import: the first answer need not wait for it."""
+        from cairn.framework.cli import warming
+        from cairn.harness.models.resolve import resolve
+
+        try:
+            warming.begin(resolve(model).provider)
+        except UsageError as error:
+            self._tell(str(error))
+
+    def _look_at_options(self) -> None:
+        with suppress(UsageError):
+            now = configuration.find(self._config.root)
+            for name in AT_START:
+                if getattr(now, name) != getattr(self._config, name):
+                    self._tell(f"{name} in [tool.cairn] has changed: it is read when `cairn dev` starts; start it again")
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._note(text)
+
+
+# --- what is said ---------------------------------------------------------------------------------------------------
+
+
+class Teller:
+    """For people."""
+
+    def __init__(self, out: Any) -> None:
+        self._out = out
+
+    def ready(self, url: str, app: App, seconds: float) -> None:
+        names = [f"{agent.name}  {_place(agent)}".rstrip() for agent in app.agents]
+        self._line(f"cairn dev is ready at {url}")
+        for number, name in enumerate(names or ["none yet: write agents/NAME.py with `name = Agent('name', model=…)`"]):
+            self._line(f"  {'agents' if number == 0 else '      '}  {name}")
+        self._line(f"  store   {shown(getattr(app.store, 'path', ''))}")
+        self._line("  edits   are live for the next turn; Ctrl-C ends this")
+
+    def attached(self, running: Running) -> None:
+        self._line(f"cairn dev of this project runs already (process {running.pid}) at {running.url}")
+        self._line("  this one ends with it; Ctrl-C leaves it alone")
+
+    def changed(self, change: Change) -> None:
+        files = ", ".join(shown(file) for file in change.files[:3]) + (" …" if len(change.files) > 3 else "")
+        if change.problems:
+            self.problems(change.problems)
+            return
+        more = [f"new: {name}" for name in change.added] + [f"gone: {name}" for name in change.removed]
+        self._line(" · ".join([f"↻ {files}", "live for the next turn", *more]))
+
+    def problems(self, problems: Sequence[str]) -> None:
+        for problem in problems:
+            self._line(f"✗ {one_line(problem)}")
+        if problems:
+            self._line("  the last good agents answer on; this is read again when a file changes")
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"cairn: {one_line(text)}\n")
+
+    def _line(self, text: str) -> None:
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+
+class JsonTeller(Teller):
+    """For programs: one JSON object a line."""
+
+    def ready(self, url: str, app: App, seconds: float) -> None:
+        agents = [agent.name for agent in app.agents]
+        self._say("dev.ready", url=url, agents=agents, store=getattr(app.store, "path", ""), pid=os.getpid())
+
+    def attached(self, running: Running) -> None:
+        self._say("dev.attached", url=running.url, pid=running.pid)
+
+    def changed(self, change: Change) -> None:
+        if change.problems:
+            self.problems(change.problems)
+            return
+        self._say(
+            "dev.reloaded",
+            files=list(change.files),
+            added=list(change.added),
+            removed=list(change.removed),
+            seconds=round(change.seconds, 3),
+        )
+
+    def problems(self, problems: Sequence[str]) -> None:
+        if problems:
+            self._say("dev.problems", problems=list(problems))
+
+    def _say(self, event: str, **fields: Any) -> None:
+        self._line(json_text({"event": event, **fields}))
+
+
+def _place(agent: Agent[Any]) -> str:
+    path, _, line = agent.place.rpartition(":")
+    return f"{shown(path)}:{line}" if path else ""
+
+
+# --- the browser ----------------------------------------------------------------------------------------------------
+
+
+def browse(url: str) -> None:
+    """The page is opened where somebody sits who can see it; anywhere else nothing happens."""
+    if not _has_screen():
+        return
+    import threading
+    import webbrowser
+
+    # Finding a browser starts programs and waits for them.
+    threading.Thread(target=webbrowser.open, args=(url,), name="browser", daemon=True).start()
+
+
+def _has_screen() -> bool:
+    environment = os.environ
+    is_remote = any(environment.get(name) for name in ("CI", "SSH_CONNECTION", "SSH_TTY"))
+    if is_remote or not (sys.__stdout__ and sys.__stdout__.isatty()):
+        return False
+    return sys.platform == "darwin" or bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
