@@ -382,7 +382,7 @@ def test_a_message_that_joins_is_shown_again_with_the_turn_it_joined() -> None:
 
     joined = shown[-2]
     assert joined["message"]["id"] == "msg_sub_b"
-    assert joined["message"]["turnId"] == "turn_2"
+    assert joined["message"]["turnId"] == "turn_1"
     assert joined["message"]["parts"][0]["text"] == "and?"
     assert shown[-1]["submissionId"] == SUB
 
@@ -419,8 +419,9 @@ def test_notes_are_advisories_before_the_step_they_are_for(kind: str, display: s
     advisory, started = last(*BEGUN, [interrupted("crash", True), turn(2, notes=(note,))])[-2:]
 
     assert started["type"] == "message-started"
+    signal = {"signal": {"attributes": {"resource": "tool"}}} if kind == "tools" else {}
     assert advisory["message"] == {
-        "id": "note_turn_2_0", "role": "system", "purpose": "advisory", "display": display, "submissionId": SUB,
+        "id": "note_turn_2_0", "role": "system", "purpose": "advisory", "display": display, "submissionId": SUB, **signal,
         "parts": [{"type": "text", "text": text, "state": "done"}],
     }  # fmt: skip
 
