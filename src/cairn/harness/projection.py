@@ -164,12 +164,9 @@ def _turn_started(place: _Place, record: h.TurnStarted) -> Iterator[Chunk]:
     answer = record.message if is_first else shown.answer
     for submission in record.includes:
         if submission != record.submission:
-            yield _sent(submission, place.find(submission), record.turn)
+            yield _sent(submission, place.find(submission), shown.turn or record.turn)
     for number, note in enumerate(record.notes):
-        is_inner = note.kind in ("continue", "length")
-        text = _CONTINUED if is_inner else note.text
-        display = "hidden" if is_inner else "diagnostic"
-        yield _advisory(f"note_{record.turn}_{number}", text, display, submissionId=record.submission)
+        yield _note(f"note_{record.turn}_{number}", note, record.submission)
     chunk: Chunk = {"type": "message-started", "messageId": answer, "submissionId": record.submission, "turnId": record.turn}
     held = shown.held if is_first or not shown.answer else []
     metadata: Chunk = {}
@@ -182,6 +179,15 @@ def _turn_started(place: _Place, record: h.TurnStarted) -> Iterator[Chunk]:
     for early in held:
         if early["type"] == "data-part":
             yield {**early, "messageId": answer}
+
+
+def _note(id: str, note: h.Note, submission: str) -> Chunk:
+    """What the model was told at the tail. That it continues itself is nobody's business; that its tools changed is."""
+    if note.kind in ("continue", "length"):
+        return _advisory(id, _CONTINUED, "hidden", submissionId=submission)
+    if note.kind == "tools":
+        return _advisory(id, note.text, "diagnostic", submissionId=submission, signal={"attributes": {"resource": "tool"}})
+    return _advisory(id, note.text, "diagnostic", submissionId=submission)
 
 
 def _merge(into: Chunk, values: Chunk) -> None:

@@ -23,6 +23,8 @@ class Shown(msgspec.Struct, omit_defaults=True):
     submission: str = ""
     answer: str = ""
     """The id of the message all its steps are shown as."""
+    turn: str = ""
+    """The turn that began last: what joins the answer after it has joined this one."""
     attempt: int = 0
     is_open: bool = False
     """A step has begun and not ended."""
@@ -69,7 +71,7 @@ def is_continued(record: h.MessageCompleted) -> bool:
 def _remember_turn(shown: Shown, record: h.TurnStarted) -> None:
     if shown.submission != record.submission:
         shown.submission, shown.answer = record.submission, record.message
-    shown.attempt, shown.is_open, shown.is_cut = record.attempt, True, False
+    shown.turn, shown.attempt, shown.is_open, shown.is_cut = record.turn, record.attempt, True, False
     shown.streamed, shown.progress, shown.held = [], [], []
 
 
