@@ -49,8 +49,6 @@ export function watch(client, live) {
     refresh: () => observation.refresh(),
     close: () => observation.close(),
     now: () => observation.getSnapshot(),
-    /** The text is expected to begin anew: another life of the conversation. */
-    forget: () => { text = ''; seen.jumps.length = 0; },
     /** The first observed snapshot for which `condition` holds. */
     until(condition) {
       return new Promise((resolve) => {
