@@ -36,6 +36,9 @@ POLL_SECONDS = 5.0
 INSTANCES_MAX = 500
 #: Seconds an instance with nothing to do stays in memory: the next message of a conversation finds it there.
 IDLE_SECONDS = 10.0
+#: Seconds an instance must have had nothing to do before it is tidied up. Who follows it live has read on by then: merging rows
+#: under a reader costs him a look at the whole conversation.
+TIDY_SECONDS = 3.0
 #: Seconds a stopping worker gives its work to end and be released (L6).
 DRAIN_SECONDS = 30.0
 #: Threads for functions that are not `async`: as many blocking calls as run at a time; the others queue.

@@ -47,6 +47,8 @@ class WorkerSettings:
 
     lease_seconds: float = settings.LEASE_SECONDS
     idle_seconds: float = settings.IDLE_SECONDS
+    tidy_seconds: float | None = settings.TIDY_SECONDS
+    """None: what is settled stays as it was written."""
     instances_max: int = settings.INSTANCES_MAX
     sweep_seconds: float = settings.SWEEP_SECONDS
     scan_gap_seconds: float = settings.SCAN_GAP_SECONDS
@@ -96,6 +98,7 @@ class Worker:
             worker=self.id,
             threads=self._threads,
             idle_seconds=settings.idle_seconds,
+            tidy_seconds=settings.tidy_seconds,
             on_change=self._stir,
         )
         self._stop = asyncio.Event()
