@@ -102,10 +102,7 @@ class InlineExecutor:
     async def transact(
         self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED, size: int = 0
     ) -> T:
-        result = self._in_turn(lambda: self._committer.run(work, synced=synced, space=space))
-        if space is Space.GIVEN and self._wal is not None:
-            self._checkpoint(self._wal.truncate)
-        return result
+        return self._in_turn(lambda: self._committer.run(work, synced=synced, space=space))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         self._check_open()
