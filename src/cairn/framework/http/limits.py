@@ -30,6 +30,9 @@ class HttpLimits:
     """A connection without a request is closed after this (nginx: 75 s, AWS load balancers: 60 s)."""
     write_stall_seconds: float = 60.0
     """A peer that takes no byte of what waits for it is dropped after this (nginx `send_timeout`: 60 s)."""
+    kernel_bytes: int = 256 * KB
+    """What the kernel holds for a client that takes nothing, beside the 64 KB of ours; it would grow to megabytes. At a
+    round trip of 100 ms this still is 2.5 MB a second."""
     backlog: int = 2_048
     """Connections the kernel holds for us before they are accepted."""
 
