@@ -38,19 +38,22 @@ def stopped(server: Server) -> None:
 def test_clients_come_through_the_end_of_the_server(
     node: Node, server: Server, end: Callable[[Server], None], attempts: list[int]
 ) -> None:
-    """S1, S3, S7, S9, L2, L5, T17: `kill -9`, and SIGTERM, in the middle of a text and of a tool, with `wait()` and `observe()`
-    (SSE, long-poll) alive. They finish by themselves; what they observed is the history; no text is lost or doubled; the
-    tool acted once; a message that waited is answered; an idle observer sees what comes after. A stop costs no attempt."""
+    """S1, S3, S6, S7, S9, L2, L5, T16, T17: `kill -9`, and SIGTERM, in the middle of a text and of a tool, with `wait()` and
+    `observe()` (SSE, long-poll) alive. They finish by themselves; what they observed is the history; no text is lost or
+    doubled; the tool acted once; a message that waited is answered, one that was sent again under its key is the same one; an
+    idle observer sees what comes after. A stop costs no attempt."""
     results = node.run("lives.mjs", server.url, server.project, answers={"next life": lambda: end(server)})
 
-    text, tool, queued, idle = (of(results, name) for name in ("text", "tool", "queued", "idle"))
-    for seen in (text["sse"], text["polled"], tool["sse"], tool["polled"], queued, idle["sse"], idle["polled"]):
+    text, tool, queued, keyed, idle = (of(results, name) for name in ("text", "tool", "queued", "keyed", "idle"))
+    both = [scenario[live] for scenario in (text, tool, idle) for live in ("sse", "polled")]
+    for seen in (*both, queued, keyed):
         sound(seen)
     for waited in (text["wait"], tool["wait"], *queued["both"]):
         assert "error" not in waited
         once(waited["events"])
     _judge_text(text, attempts)
     _judge_tool(tool, server.project)
+    _judge_key(keyed)
     for admission in (queued["first"], queued["second"]):
         assert settlement(queued["history"], admission["submissionId"])["outcome"] == "completed"
     assert queued["text"] == LONG + "Hello to you."
@@ -70,6 +73,15 @@ def _judge_tool(tool: dict[str, Any], project: Path) -> None:
     (part,) = parts(tool["sse"]["history"], "dynamic-tool")
     assert part["state"] == "output-error" and part["input"] == {"amount": 3}
     assert tool["read"]["text"].endswith("About the payment: done.")
+
+
+def _judge_key(keyed: dict[str, Any]) -> None:
+    """Copies before, between and after, some of them at once, are one message with one answer."""
+    assert len({receipt["submissionId"] for receipt in keyed["receipts"]}) == 1
+    assert sum("deduplicated" not in receipt for receipt in keyed["receipts"]) == 1
+    assert {reply["text"] for reply in keyed["replies"]} == {LONG}
+    assert [message["role"] for message in keyed["history"]["messages"]].count("user") == 1
+    assert (keyed["other"]["status"], keyed["other"]["body"]["error"]["type"]) == (409, "submission_conflict")
 
 
 def test_readers_of_a_wiped_store_come_back_to_what_is_there(node: Node, project: Path, server: Server) -> None:

@@ -30,6 +30,7 @@ def _until_killed(request: ModelRequest) -> Reply:
 SCENES = {
     "hello": [Say("Hello to you.")],
     "slowly": [Say(LONG, pause=0.005)],
+    "at length": [Say(LONG, pause=0.02)],
     "until killed": [_until_killed],
     "for ever": [Stall(after="Let me think")],
     "weather": [[Say("Let me look. "), Call("weather", {"city": "Oslo"})], Say("It is fine.")],
