@@ -86,9 +86,11 @@ class Runner:
             raise
         finally:
             forget()
-            watcher.cancel()
+            beside = [watcher] if self._tidying is None else [watcher, self._tidying]
+            for task in beside:
+                task.cancel()
             await self._cancel_all()
-            await asyncio.gather(watcher, self._end_tidying(), return_exceptions=True)
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _once(self, watcher: asyncio.Task[None]) -> bool:
         """Work until there is a reason to let go, and let go; False when something new came in between."""
