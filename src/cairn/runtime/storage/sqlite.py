@@ -248,8 +248,8 @@ class SqliteStore:
             pass
 
     async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
-        _size(batch, f"instance {n}")
-        return await self._running().transact(lambda db: merging.merge(db, n, first, last, batch))
+        size = _size(batch, f"instance {n}")
+        return await self._running().transact(lambda db: merging.merge(db, n, first, last, batch), size=size)
 
     # --- ownership
 
@@ -297,7 +297,7 @@ class SqliteStore:
 
     async def save_snapshot(self, n: int, ordinal: int, projection: int, state: bytes) -> None:
         row = {"n": n, "ordinal": ordinal, "projection": projection, "state": state}
-        await self._running().transact(lambda db: db.execute(query("keep_snapshot"), row))
+        await self._running().transact(lambda db: db.execute(query("keep_snapshot"), row), size=len(state))
 
     async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
         return await self._read(lambda db: reads.snapshot(db, n, projection))
