@@ -1,10 +1,15 @@
-"""Callers for tests of who may do what: a store with tokens in it, in virtual time, and requests that carry credentials."""
+"""Callers for tests of who may do what: a store with tokens in it, in virtual time; an open App to be asked."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
+from cairn import App
 from cairn.framework.http.auth import Authenticate, Authenticator, Grant, Identity
 from cairn.framework.http.limits import HttpLimits
 from cairn.framework.http.origin import OriginRules, headers_of, peer_of
@@ -15,6 +20,9 @@ from cairn.runtime.storage import SqliteStore
 from cairn.testing import Simulation, simulate
 
 ALL = tuple(Grant)
+
+#: Seconds a request may take. A guard against hanging, not a measurement.
+PATIENCE_SECONDS = 20.0
 
 
 class Door:
@@ -70,3 +78,64 @@ def at_the_door(main: Callable[[Door], Awaitable[None]], *, auth: Any = Tokens, 
         await store.close()
 
     simulate(run, seed=0, faults=False)
+
+
+# --- a whole App ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The type of the error envelope."""
+        return str(self.json["error"]["type"])
+
+
+async def ask(
+    app: App, method: str, target: str, body: Any = None, headers: Mapping[str, str] = {}, *, client: str = "127.0.0.1"
+) -> Answer:
+    """One request from that address, and its whole answer."""
+    path, _, query = target.partition("?")
+    data = b"" if body is None else json.dumps(body).encode()
+    lines = {"host": "localhost", "content-length": str(len(data)), "content-type": "application/json", **headers}
+    scope = {
+        "type": "http",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in lines.items()],
+        "client": (client, 5_000),
+        "server": ("localhost", 80),
+    }
+    answer = Answer()
+    arriving = iter([{"type": "http.request", "body": data, "more_body": False}])
+
+    async def receive() -> Any:
+        for message in arriving:
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+            answer.headers = {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
+        else:
+            answer.body += message.get("body", b"")
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await app(scope, receive, send)
+    return answer
