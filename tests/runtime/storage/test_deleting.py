@@ -65,6 +65,7 @@ def test_what_was_deleted_is_not_in_the_files_any_more(inline: bool) -> None:
         asyncio.run(main(f"{place}/cairn.db"))
 
 
+@pytest.mark.slow
 def test_what_was_deleted_leaves_the_files_of_a_store_that_stays_open() -> None:
     """S12: as soon as nothing else is going on."""
 
