@@ -74,5 +74,6 @@ def parts(history: dict[str, Any], type: str) -> list[dict[str, Any]]:
 
 
 def settlement(history: dict[str, Any], submission: str) -> dict[str, Any]:
-    (found,) = [each for each in history["settlements"] if each["submissionId"] == submission]
-    return found
+    found: list[dict[str, Any]] = [each for each in history["settlements"] if each["submissionId"] == submission]
+    assert len(found) == 1
+    return found[0]

@@ -182,6 +182,18 @@ def test_a_conversation_goes_on(results: dict[str, Any]) -> None:
     sound(scenario)
 
 
+def test_from_the_beginning_every_chunk_is_there_once(results: dict[str, Any]) -> None:
+    """S3, S7, T17: birth first, each message's text whole, and one outcome for each submission."""
+    scenario = of(results, "several")
+    events, history = scenario["events"], scenario["history"]
+    once(events)
+    assert events[0]["type"] == "conversation-reset" and events[0]["position"] == {"batch": 0, "index": 0}
+    assert [event["type"] for event in events].count("conversation-reset") == 1
+    settled = [event["submissionId"] for event in events if event["type"] == "submission-settled"]
+    assert settled == [each["submissionId"] for each in history["settlements"]]
+    assert said(events) == scenario["text"]
+
+
 def test_an_id_may_hold_anything(results: dict[str, Any]) -> None:
     """`a%2Fb` is the id `a/b`, and another conversation than `a`."""
     scenario = of(results, "slash")
