@@ -153,12 +153,12 @@ def test_a_deletion_that_was_cut_short_is_finished_by_the_next_opening(
         before = [] if fork is None else await store.read(fork.n, -1)
         done = 0
 
-        def purge(connection: Any) -> bool:
+        def purge(connection: Any, now: float) -> bool:
             nonlocal done
             if done == pieces:
                 raise StoreBusy("the process dies here")
             done += 1
-            return deleting_purge(connection)
+            return deleting_purge(connection, now)
 
         deleting_purge = deleting.purge
         with monkeypatch.context() as patch:
