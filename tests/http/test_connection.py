@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cairn.framework.http.limits import KB, HttpLimits
-from cairn.framework.http.server import listen
+from cairn.framework.http.server import listen, loop_factory
 from cairn.framework.http.serving import Serving
 
 #: Seconds for anything a test waits for: a guard against hanging, not a measurement.
@@ -154,7 +154,8 @@ def serving(main: Callable[[Place], Awaitable[None]], limits: HttpLimits = LIMIT
             server.stop()
             await running
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:  # the loop that `cairn serve` has
+        runner.run(run())
 
 
 # --- the head -------------------------------------------------------------------------------------------------------
