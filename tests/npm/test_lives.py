@@ -84,6 +84,42 @@ def _judge_key(keyed: dict[str, Any]) -> None:
     assert (keyed["other"]["status"], keyed["other"]["body"]["error"]["type"]) == (409, "submission_conflict")
 
 
+def test_an_answer_outlives_many_servers(node: Node, server: Server) -> None:
+    """S1, S3, L2, L3, T17: each life adds a little and ends in the middle, killed or stopped; `wait()`, SSE and long-poll
+    follow from the first word to the last, and the answer is one text."""
+    ends = [killed, stopped, killed, killed, stopped]
+    lives = iter(ends * 3)
+
+    results = node.run("storm.mjs", server.url, server.project, answers={"next life": lambda: next(lives)(server)})
+
+    storm = of(results, "storm")
+    assert storm["lives"] >= len(ends)
+    once(storm["wait"]["events"])
+    assert said(storm["wait"]["events"]) == LONG
+    for seen in (storm["sse"], storm["polled"]):
+        sound(seen)
+        assert seen["text"] == LONG
+        (answer,) = answers(seen["history"])
+        assert len(answer["parts"]) == 1
+
+
+def test_several_processes_are_one_server(node: Node, project: Path) -> None:
+    """S3, S4, L5: `cairn serve --workers 2`: who answers a request is chance, and every client sees the same."""
+    shutil.rmtree(project / "gates", ignore_errors=True)
+    with serving(project, store=project / "several" / "cairn.db", options=["--workers", "2"]) as server:
+        results = node.run("calm.mjs", server.url, project)
+        assert server.stop() == 0
+        assert " 500 " not in server.output
+
+    for name in results:
+        for seen in (results[name], *(of(results, name).get(live) for live in ("sse", "polled", "first", "late"))):
+            if isinstance(seen, dict) and "observed" in seen:
+                sound(seen)
+    assert len({copy["submissionId"] for copy in of(results, "idempotent")["copies"]}) == 1
+    for name in ("joined", "abort_running"):
+        assert len(of(results, name)["history"]["settlements"]) == 2
+
+
 def test_readers_of_a_wiped_store_come_back_to_what_is_there(node: Node, project: Path, server: Server) -> None:
     """S3: the store is deleted under live readers. Where nothing regrew they are told that it is absent; where another life of
     the conversation did, at offsets they hold, they go from the old state to the new one in one step and never mix them;
