@@ -131,7 +131,6 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
                 {
                     "application/json": {"oneOf": [ref("History"), {"type": "array", "items": ref("Chunk"), "minItems": 1}]},
                     "text/event-stream": {
-                        "type": "string",
                         "description": "`data` events hold arrays of chunks, `control` events the offset to come back with: "
                         '`{"streamNextOffset":"…","upToDate":true}`. It does not end by itself.',
                     },
