@@ -186,5 +186,5 @@ def test_whatever_happens_to_whole_logs_a_reader_sees_what_a_model_that_copies_s
     """T6: S2, S3, S12, and S14 (check finds nothing): forks share, deletions purge exactly, merges merge."""
     run_state_machine_as_test(
         WholeLogs,
-        settings=settings(max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)),
     )
