@@ -21,6 +21,8 @@ import pytest
 from tests.http.serving import CAIRN, PATIENCE_SECONDS, Server, serving
 
 from cairn.framework.cli import main
+from cairn.framework.cli.serve import application_name
+from cairn.framework.config import find
 
 system = pytest.mark.system
 
@@ -122,6 +124,12 @@ class Stream:
         self.ended.set()
 
 
+def seen_in(stream: str) -> str:
+    """The text of all deltas."""
+    frames = [json.loads(line[5:]) for line in stream.splitlines() if line.startswith("data:[")]
+    return "".join(chunk["delta"] for frame in frames for chunk in frame if chunk["type"] == "message-delta")
+
+
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +155,9 @@ def test_a_stopping_server_lets_its_readers_go_and_the_next_one_goes_on(project:
             each for each in httpx.get(f"{server.url}/agents/echo/c").json()["messages"] if each["role"] == "assistant"
         ]
         text = "".join(part["text"] for part in message["parts"])
-        assert text.startswith("slowly") and "You said: <note" in text, "the script answers the note that it was cut"
+        said, _, rest = text.partition("You said: <note")  # how the script answers the note that it was cut
+        assert rest and ("slowly " + "and on " * 12).startswith(said)
+        assert said.startswith(seen_in(stream.text)), "what a reader saw is part of it"
 
 
 @contextmanager
@@ -290,6 +300,7 @@ def test_an_app_of_ones_own_is_served(project: Path) -> None:
         (["mine:nothing"], "is not there"),
         (["mine:echo"], "needs an App"),
         (["mine:app", "--auth", "tokens"], "says itself what --auth would"),
+        (["bad:app"], "bad.py:2: ZeroDivisionError"),
         (["nowhere.py"], "there is no"),
         (["agents/broken.py"], "broken.py"),
     ],
@@ -297,6 +308,7 @@ def test_an_app_of_ones_own_is_served(project: Path) -> None:
 def test_what_cannot_be_served_is_one_line(typed: Typed, project: Path, arguments: list[str], text: str) -> None:
     (project / "mine.py").write_text(f"{AGENTS}\napp = App(agents=[echo])\n")
     (project / "agents" / "broken.py").write_text("import nothing_of_that_name\n")
+    (project / "bad.py").write_text("import sys\n1 / 0\n")
     code, said = typed(*arguments, "--port", "0")
 
     assert code == 2
@@ -313,6 +325,26 @@ def test_a_project_with_a_mistake_is_not_served_half(project: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr.count("nothing_of_that_name") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("from cairn import App\napp = App(agents=[])\n", "app:app"),
+        ("from cairn.framework.app import App\napp: App = App(agents=[])\n", "app:app"),
+        ("from flask import Flask\napp = Flask('x')\n", None),
+        ("from cairn import Agent\nbot = Agent('bot')\n", None),
+        ("app = ((", None),
+        ("\0", None),
+    ],
+)
+def test_an_app_of_ones_own_is_found_where_it_usually_is(project: Path, text: str, named: str | None) -> None:
+    """`app.py` is many programs' name: it is read before it is run, and left alone when it is another's."""
+    (project / "app.py").write_text(text)
+
+    assert application_name([], find(project)) == named
+    assert application_name([str(project)], find(project)) == named
+    assert application_name(["agents/echo.py"], find(project)) is None
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
