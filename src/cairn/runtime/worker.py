@@ -108,6 +108,7 @@ class Worker:
         self._pulse: asyncio.Task[None] | None = None
         self._row: WorkerRow | None = None
         self._swept = self._scanned = float("-inf")
+        self._collected = clock.monotonic()
 
     # --- its life
 
@@ -281,6 +282,9 @@ class Worker:
         if self._standing() is Standing.LOST:
             await self._lose_lease()
         await self._residents.return_orphans()
+        if self._swept >= self._collected + settings.COLLECT_SECONDS:
+            self._collected = self._swept
+            await self.store.collect_blobs(settings.COLLECT_GRACE_SECONDS)
 
     def _standing(self) -> Standing:
         until = self._census.lease_until.get(self.id)
