@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from tests.http.test_manage import as_named, said, talk, toy
 
 from cairn import App
 from cairn.framework.http import problems
+from cairn.framework.http.auth import OPEN
 from cairn.framework.http.openapi import describe
 from cairn.framework.http.operations import ALWAYS, ERRORS, GRANTED, OPERATIONS
 from cairn.framework.http.routes import ROUTES
@@ -200,3 +202,19 @@ def test_x6_the_page_shows_every_route_and_runs_nothing() -> None:
         assert policy.startswith("default-src 'none'") and f"'sha256-{digest}'" in policy and "unsafe" not in policy
 
     talk(main, serve=False)
+
+
+# --- what people read -----------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_the_documentation_names_every_route_and_every_error() -> None:
+    """docs/http.md: nobody has to read the code to know what there is."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "http.md").read_text()
+
+    for route in ROUTES:
+        if not route.is_page:
+            [line] = [line for line in page.splitlines() if re.search(rf"`{route.method} {re.escape(route.path)}[?`]", line)]
+            assert route.grant is OPEN or line.endswith(f"| {route.grant.value} |"), route.path
+    for type, (status, _) in ERRORS.items():
+        [line] = [line for line in page.splitlines() if line.startswith("| ") and f"`{type}`" in line]
+        assert str(status) in line, type
