@@ -14,6 +14,9 @@ KB = 1024
 MB = 1024 * KB
 GB = 1024 * MB
 
+#: What is handed to a connection at once. A client that takes nothing holds two of these, however much is meant for it.
+WRITE_BYTES = 64 * KB
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpLimits:
@@ -99,8 +102,8 @@ class HttpLimits:
     """The log of one instance; 507 above."""
     page_batches: int = 100
     """Batches in one answer or frame of updates."""
-    page_bytes: int = 4 * MB
-    """About how much one answer or frame of updates holds; at least one batch."""
+    page_bytes: int = 1 * MB
+    """About how much one answer or frame of updates holds; at least one batch. A slow client keeps one in memory."""
     conversations_page_max: int = 1_000
     """Conversations in one page of a list."""
 

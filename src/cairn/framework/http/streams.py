@@ -16,6 +16,7 @@ import msgspec
 from cairn.errors import NotFound
 from cairn.framework.http import offsets, problems
 from cairn.framework.http.frames import Frame
+from cairn.framework.http.limits import WRITE_BYTES
 from cairn.framework.http.presence import End, while_present
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import HARDENING, JSON, NO_STORE, Send, encoded, send_bytes
@@ -116,7 +117,7 @@ class _Stream:
             if not frame.rows and self._after < head:
                 raise NotFound("the conversation was deleted")
             self._after = frame.next
-            await self._write(_events(frame, is_up_to_date=frame.next >= head), control=True)
+            await self._write(*_events(frame, is_up_to_date=frame.next >= head), control=True)
             while self._after >= head:
                 head = await self._idle()
 
@@ -144,17 +145,25 @@ class _Stream:
             return math.inf
         return self._checked + self._service.limits.identity_recheck_seconds
 
-    async def _write(self, data: bytes, *, control: bool = False) -> None:
-        async with asyncio.timeout(self._service.limits.write_stall_seconds):
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    async def _write(self, *parts: bytes, control: bool = False) -> None:
+        if sum(map(len, parts)) <= WRITE_BYTES:
+            await self._hand_over(b"".join(parts))
+        else:
+            for part in parts:  # not as one: the frame is every reader's, and who is slow must not hold a copy of it
+                for start in range(0, len(part), WRITE_BYTES):
+                    await self._hand_over(part[start : start + WRITE_BYTES])
         self._said = self._clock.monotonic()
         if control:
             self._controlled = self._said
 
+    async def _hand_over(self, data: bytes) -> None:
+        async with asyncio.timeout(self._service.limits.write_stall_seconds):
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-def _events(frame: Frame, *, is_up_to_date: bool) -> bytes:
-    data = b"event: data\ndata:[%s]\n\n" % frame.chunks if frame.chunks else b""
-    return data + _control(frame.next, is_up_to_date=is_up_to_date)
+
+def _events(frame: Frame, *, is_up_to_date: bool) -> tuple[bytes, ...]:
+    control = _control(frame.next, is_up_to_date=is_up_to_date)
+    return (b"event: data\ndata:[", frame.chunks, b"]\n\n", control) if frame.chunks else (control,)
 
 
 def _control(ordinal: int, *, is_up_to_date: bool) -> bytes:
