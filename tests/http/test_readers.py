@@ -1,7 +1,7 @@
 """T17: readers that come and go. Whatever a reader missed, lost or saw of, it ends where the conversation ends.
 
-Method: a client folds what it got (`reducer.py`), loses its connection anywhere, and goes on from the last offset it was told, as
-the published clients do. In the end its state is the history's, and it saw every chunk once, or was told to begin again.
+Method: a client folds what it got (`reducer.py`), loses its connection anywhere, and goes on from the last offset it was told,
+as the published clients do. In the end its state is the history's, and it saw every chunk once, or was told to begin again.
 """
 
 from __future__ import annotations
@@ -12,71 +12,19 @@ from typing import Any
 
 import pytest
 from tests.http.calling import Reader, World, ask, chunks_of, history, in_world, offset_of, send, settled
+from tests.http.following import MODES, PATH, follow, same, spoken, toy, updates
 from tests.http.reducer import Client
 
-from cairn import Agent, App, Context
+from cairn import App
 from cairn.framework.http import offsets
-from cairn.framework.http.limits import HttpLimits
 from cairn.harness import records as h
 from cairn.harness.conversation import Conversation
 from cairn.harness.projection import PROJECTION, project
 from cairn.runtime import records as r
 from cairn.runtime.storage.store import Address, Append, Batch, Durability, Row
 from cairn.runtime.storage.watch import Watch
-from cairn.testing.scripted import Call, Say, ScriptedModel
-
-PATH = "/agents/toy/c"
-MODES = ("plain", "long-poll", "sse")
 
 Json = dict[str, Any]
-
-
-def toy(pause: float = 0.03) -> Agent[None]:
-    """Thinks, speaks, calls a tool that shows things, and speaks again."""
-    first = [Say("I look. ", chunk=2, pause=pause, thinking="Hm."), Call("look", {"where": "Oslo\n"})]
-    last = Say('It is "fine", 7 °C\nand calm.', chunk=4, pause=pause)
-    agent = Agent(
-        "toy", model=ScriptedModel(lambda request: last if request.messages[-1].__class__.__name__ == "ToolMessage" else first)
-    )
-
-    @agent.tool
-    async def look(ctx: Context[None], where: str) -> dict[str, Any]:
-        """Look."""
-        ctx.show("map", {"where": where})
-        ctx.progress("half way")
-        await asyncio.sleep(pause * 10)
-        ctx.describe(seen=True)
-        return {"where": where}
-
-    return agent
-
-
-def updates(offset: str, mode: str = "plain", path: str = PATH) -> str:
-    live = "" if mode == "plain" else f"&live={mode}"
-    return f"{path}?view=updates&offset={offset}{live}"
-
-
-async def follow(app: Any, client: Client, offset: str, mode: str, *, submissions: int) -> str:
-    """Read on until so many submissions have settled; returns the offset the client is at."""
-    while len(client.settlements) < submissions:
-        if mode == "sse":
-            reader = Reader(app, updates(offset, mode))
-            await reader.until(lambda: reader.data.count(b"submission-settled") >= submissions - len(client.settlements))
-            await reader.until(lambda: reader.data.endswith(b'"upToDate":true}\n\n'))
-            await reader.leave()
-            client.feed(chunks_of(reader.data))
-            offset = offset_of(reader.data, offset)
-        else:
-            answer = await ask(app, "GET", updates(offset, mode))
-            assert answer.status == 200, answer.body
-            client.feed(answer.json())
-            offset = answer.next
-            await asyncio.sleep(0.01 if mode == "plain" else 0)
-    return offset
-
-
-def same(client: Client, state: Json) -> bool:
-    return client.state == {"messages": state["messages"], "settlements": state["settlements"]} and client.dropped == []
 
 
 # --- disconnected anywhere ------------------------------------------------------------------------------------------
@@ -186,144 +134,6 @@ def test_a_client_that_begins_with_a_history_at_any_moment_ends_with_the_same_co
             await follow(app, client, offset, "plain", submissions=1)
             assert same(client, state)
         assert len(clients) > 10
-
-    in_world(main)
-
-
-# --- pages ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_log_longer_than_a_page_is_read_page_by_page(mode: str) -> None:
-    """L5: who is not up to date is not told so, and asks again; a stream goes on by itself."""
-
-    async def main(world: World) -> None:
-        agent = toy()
-        app = await world.app(agent, limits=HttpLimits(page_batches=4))
-        world.work(agent)
-        await send(app, PATH, "first")
-        state = await settled(app, PATH)
-        client, offset, answers = Client(), "-1", 0
-        if mode == "sse":
-            reader = Reader(app, updates("-1", "sse"))
-            await reader.until(lambda: b'"upToDate":true' in reader.data)
-            await reader.leave()
-            client.feed(chunks_of(reader.data))
-            answers = reader.data.count(b"event: control")
-        else:
-            while offset != state["offset"]:
-                answer = await ask(app, "GET", updates(offset, mode))
-                assert ("stream-up-to-date" in answer.headers) == (answer.next == state["offset"])
-                client.feed(answer.json())
-                offset, answers = answer.next, answers + 1
-        assert same(client, state)
-        assert answers > 3
-
-    in_world(main)
-
-
-# --- offsets --------------------------------------------------------------------------------------------------------
-
-
-async def spoken(world: World, **options: Any) -> tuple[App, Json]:
-    """An App with one settled conversation, and its history; nobody is at work on it any more."""
-    agent = toy()
-    app = await world.app(agent, **options)
-    worker = world.work(agent)
-    await send(app, PATH, "first")
-    state = await settled(app, PATH)
-    worker.kill()
-    return app, await history(app, PATH) if state else state
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "offset", ["", "now", "5", "_5", "0_", "0_-1", "-2", "0_1_2", " -1", "0_1 ", "0x0_1", "٠_١", "0_1e3", "9" * 33 + "_1", "0_" + "9" * 400]
-)  # fmt: skip
-def test_what_is_no_offset_is_refused_in_every_mode(mode: str, offset: str) -> None:
-    """T19: 400 before anything else is said, also of a stream."""
-
-    async def main(world: World) -> None:
-        app, _ = await spoken(world)
-        from urllib.parse import quote
-
-        answer = await ask(app, "GET", updates(quote(offset), mode))
-        assert (answer.status, answer.json()["error"]["type"]) == (400, "invalid_request")
-
-    in_world(main)
-
-
-@pytest.mark.parametrize(
-    "query", ["", "&offset=-1&offset=-1", "&offset=-1&live=websocket", "&offset=-1&live=", "&offset=-1&tail=5", "&offset=-1&live=sse&live=sse"]
-)  # fmt: skip
-def test_parameters_that_are_missing_repeated_or_unknown_values_are_refused(query: str) -> None:
-    """T19."""
-
-    async def main(world: World) -> None:
-        app, _ = await spoken(world)
-        answer = await ask(app, "GET", f"{PATH}?view=updates{query}")
-        assert (answer.status, answer.json()["error"]["type"]) == (400, "invalid_request")
-
-    in_world(main)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_an_offset_beyond_what_was_ever_promised_is_gone(mode: str) -> None:
-    """S3: 416 with where the end is, and not one byte of a stream before it."""
-
-    async def main(world: World) -> None:
-        app, state = await spoken(world)
-        for offset in ("0_999999", "0000000000000000_0000000000999999", "0_" + "9" * 30):
-            answer = await ask(app, "GET", updates(offset, mode))
-            assert (answer.status, answer.headers["content-type"]) == (416, "application/json")
-            error = answer.json()["error"]
-            assert error["type"] == "stream_offset_gone"
-            assert error["meta"] == {"offset": offset, "nextOffset": state["offset"]}
-
-    in_world(main)
-
-
-def test_an_offset_needs_no_zeros() -> None:
-    """S3: it is a number with a line in it."""
-
-    async def main(world: World) -> None:
-        app, _ = await spoken(world)
-        padded, bare = await ask(app, "GET", updates(offsets.text(3))), await ask(app, "GET", updates("0_3"))
-        assert (padded.body, padded.next) == (bare.body, bare.next)
-
-    in_world(main)
-
-
-def test_an_offset_between_the_end_and_what_is_reserved_waits() -> None:
-    """S2, S3: a power cut took the end of the log that a client had read; what comes next lies beyond what it had."""
-
-    async def main(world: World) -> None:
-        app, state = await spoken(world)
-        head = int(state["offset"].rpartition("_")[2])
-        beyond = offsets.text(head + 5)
-        plain = await ask(app, "GET", updates(beyond))
-        assert (plain.status, len(plain.json()), plain.next) == (200, 1, beyond)
-        began = world.clock.monotonic()
-        parked = await ask(app, "GET", updates(beyond, "long-poll"))
-        assert (parked.status, len(parked.json()), parked.next) == (200, 1, beyond)
-        assert world.clock.monotonic() - began >= HttpLimits().long_poll_seconds
-        stream = Reader(app, updates(beyond, "sse"))
-        await stream.until(lambda: b"event: control" in stream.data)
-        assert offset_of(stream.data, "") == beyond
-        await stream.leave()
-
-    in_world(main)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_nothing_is_followed_before_its_first_message(mode: str) -> None:
-    """S1: 404, whatever the offset."""
-
-    async def main(world: World) -> None:
-        app, _ = await spoken(world)
-        for offset in ("-1", "0_0", "0_99"):
-            answer = await ask(app, "GET", updates(offset, mode, "/agents/toy/other"))
-            assert (answer.status, answer.json()["error"]["type"]) == (404, "stream_not_found")
 
     in_world(main)
 
@@ -449,124 +259,6 @@ def test_who_follows_a_conversation_that_is_deleted_is_let_go_and_finds_nothing(
         again = await history(app, PATH)
         assert again["incarnation"] != state["incarnation"]
         assert len(again["messages"]) == 1
-
-    in_world(main)
-
-
-# --- slow, stuck, many ------------------------------------------------------------------------------------------------
-
-
-def test_a_slow_reader_gets_one_larger_frame_and_never_a_queue() -> None:
-    """L5: while it takes nothing nothing is kept for it; then all of it comes at once."""
-
-    async def main(world: World) -> None:
-        agent = toy()
-        app = await world.app(agent)
-        world.work(agent)
-        await send(app, PATH, "first")
-        slow, quick = Reader(app, updates("-1", "sse")), Reader(app, updates("-1", "sse"))
-        await slow.until(lambda: len(slow.writes) >= 3)
-        slow.stick()
-        await quick.until(lambda: b"submission-settled" in quick.data)
-        slow.unstick()
-        await slow.until(lambda: b"submission-settled" in slow.data)
-        await slow.leave()
-        await quick.leave()
-        assert len(quick.writes) > 15
-        assert len(slow.writes) <= 5
-        assert chunks_of(slow.data) == chunks_of(quick.data)
-
-    in_world(main)
-
-
-def test_a_stuck_reader_is_let_go() -> None:
-    """L6: after the time a write may take, whatever the server below does about it."""
-
-    async def main(world: World) -> None:
-        agent = toy()
-        app = await world.app(agent, limits=HttpLimits(write_stall_seconds=20))
-        world.work(agent)
-        await send(app, PATH, "first")
-        stuck = Reader(app, updates("-1", "sse"))
-        await stuck.until(lambda: len(stuck.writes) >= 2)
-        stuck.stick()
-        await settled(app, PATH)
-        began = world.clock.monotonic()
-        await stuck.end()
-        assert world.clock.monotonic() - began < 25
-        assert len(stuck.writes) == 2
-
-    in_world(main)
-
-
-def test_a_quiet_stream_shows_signs_of_life() -> None:
-    """L5: a comment whenever nothing was said for so long, a control frame at least as often as clients need one."""
-
-    async def main(world: World) -> None:
-        limits = HttpLimits(heartbeat_seconds=7, control_seconds=20)
-        app, state = await spoken(world, limits=limits)
-        reader = Reader(app, updates(state["offset"], "sse"))
-        seen: list[tuple[float, str]] = []
-        began = world.clock.monotonic()
-        while world.clock.monotonic() - began < 100:
-            before = len(reader.writes)
-            await reader.until(lambda: len(reader.writes) > before)  # noqa: B023
-            seen += [(world.clock.monotonic() - began, write.decode()) for write in reader.writes[before:]]
-        await reader.leave()
-        controls = [at for at, frame in seen if "event: control" in frame]
-        assert all(b - a <= 7 + 1e-6 for (a, _), (b, _) in zip(seen, seen[1:], strict=False))
-        assert all(b - a <= 20 + 7 + 1e-6 for a, b in zip(controls, controls[1:], strict=False))
-        assert all(f'"{state["offset"]}"' in frame for _, frame in seen if "control" in frame)
-
-    in_world(main)
-
-
-def test_a_long_poll_that_nothing_happens_to_ends_in_time_with_the_checkpoint_alone() -> None:
-    """L5: with the offset it came with."""
-
-    async def main(world: World) -> None:
-        app, state = await spoken(world, limits=HttpLimits(long_poll_seconds=12))
-        began = world.clock.monotonic()
-        answer = await ask(app, "GET", updates(state["offset"], "long-poll"))
-        assert 12 <= world.clock.monotonic() - began < 12.1
-        assert [chunk["type"] for chunk in answer.json()] == ["stream-checkpoint"]
-        assert (answer.next, answer.headers["stream-up-to-date"]) == (state["offset"], "true")
-
-    in_world(main)
-
-
-@pytest.mark.parametrize("mode", MODES[1:])
-def test_a_reader_that_leaves_leaves_nothing_behind(mode: str) -> None:
-    """L6: no task and no waiter, however often."""
-
-    async def main(world: World) -> None:
-        app, state = await spoken(world)
-        await world.clock.sleep(60)
-        before = len(asyncio.all_tasks())
-        for _ in range(20):
-            reader = Reader(app, updates(state["offset"], mode))
-            await world.clock.sleep(0.5)
-            await reader.leave()
-        await world.clock.sleep(1)
-        assert len(asyncio.all_tasks()) <= before
-
-    in_world(main)
-
-
-def test_the_end_of_the_server_lets_every_reader_go_with_what_it_has() -> None:
-    """L6: streams end in order, long-polls answer; both come back to the next process."""
-
-    async def main(world: World) -> None:
-        app, state = await spoken(world)
-        stream, parked = Reader(app, updates(state["offset"], "sse")), Reader(app, updates(state["offset"], "long-poll"))
-        await world.clock.sleep(1)
-        app.http.stop()
-        await stream.end()
-        await parked.end()
-        assert stream.ended and offset_of(stream.data, "") == state["offset"]
-        assert (parked.status, parked.answer().next) == (200, state["offset"])
-        refused = await ask(app, "GET", updates(state["offset"]))
-        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
 
     in_world(main)
 
