@@ -3,7 +3,7 @@
 
 import { base, compared, conversation, report, user, waited, watch } from './common.mjs';
 
-const PLACES = 40;
+const PLACES = 20;
 const BLANK_LINE = '\n\n';
 
 /** A body that ends after so many whole events and so many bytes: broken, or as if it were complete. */
@@ -49,11 +49,13 @@ await report({
   async observers(name) {
     const client = conversation(name);
     await client.wait(await client.send(user('hello')));
+    // However much of the text comes at once, there are these first events and answers; the later ones when it comes in pieces.
     const cuts = [];
     for (let place = 0; place < PLACES; place += 1) {
-      cuts.push({ live: 'sse', events: place, bytes: 0, broken: place % 2 === 0 });
-      cuts.push({ live: 'sse', events: place, bytes: 9 + place, broken: place % 2 === 1 });
-      cuts.push({ live: 'long-poll', answer: place, events: 0, bytes: 1 + 7 * place, broken: true });
+      for (const [index, bytes] of [0, 9, 40 + place].entries()) {
+        cuts.push({ live: 'sse', events: place, bytes, broken: (place + index) % 2 === 0 });
+        cuts.push({ live: 'long-poll', answer: place, events: 0, bytes: 1 + bytes, broken: true });
+      }
     }
     const watching = cuts.map((cut) => {
       const { own, state } = breaking(cut);
