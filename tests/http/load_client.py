@@ -2,7 +2,7 @@
 
     python -m tests.http.load_client PORT LIVE LIVE_TARGET STUCK STUCK_TARGET
 
-It says `connected` when every reader has the beginning of its answer; then, when each live one has seen a submission settle, one
+It says `connected` when every reader has the beginning of its answer; when each live one has seen a submission settle, one
 line of JSON about what they read; it ends when its stdin does. Sockets and no HTTP library: it must cost less than the server.
 """
 
