@@ -225,11 +225,17 @@ def _assembled(agents: list[Any], config: configuration.Config, request: Request
         agents,
         store=where,
         auth=authentication(request.auth or config.auth or "none"),
-        hosts=(*request.hosts, *config.hosts),
+        hosts=(*request.hosts, *config.hosts, *_own_name(request)),
         cors=(*request.origins, *config.cors),
         proxies=request.proxies or None,
         console=request.console,
     )
+
+
+def _own_name(request: Request) -> tuple[str, ...]:
+    """What is listened on is a name of ours, if it is a name."""
+    host = address(request)[0]
+    return () if host.strip(".:0123456789") == "" or ":" in host else (host,)
 
 
 def authentication(name: str) -> Authenticate | None:

@@ -91,6 +91,13 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def unsent(self) -> int:
+        """Bytes the client has not taken: ours, and the kernel's, which alone change while a slow client reads."""
+        count = array("i", [0])
+        with suppress(OSError, ValueError):  # not every system counts them; a closed socket has none
+            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, count)
+        return self.transport.get_write_buffer_size() + count[0]
+
     # --- reading
 
     def data_received(self, data: bytes) -> None:
@@ -178,7 +185,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._forget_write()
-        self._unwritten = self._waiting()
+        self._unwritten = self.unsent()
         self._write_timer = self.loop.call_later(self._limits.write_stall_seconds, self._look_at_write)
 
     def resume_writing(self) -> None:
@@ -192,19 +199,12 @@ class Connection(HttpToolsProtocol):
 
     def _look_at_write(self) -> None:
         """Slow is not stuck: as long as the client takes something, it goes on."""
-        before, self._unwritten = self._unwritten, self._waiting()
+        before, self._unwritten = self._unwritten, self.unsent()
         if self._unwritten >= before:
             self._write_timer = None
             self.transport.abort()
         else:
             self._write_timer = self.loop.call_later(self._limits.write_stall_seconds, self._look_at_write)
-
-    def _waiting(self) -> int:
-        """Bytes the client has not taken: ours, and the kernel's, which alone change while a slow client reads."""
-        count = array("i", [0])
-        with suppress(OSError):  # not every system counts them
-            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, count)
-        return self.transport.get_write_buffer_size() + count[0]
 
     # --- refusing
 
