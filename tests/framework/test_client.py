@@ -192,6 +192,67 @@ def test_lists_and_what_is_not_there() -> None:
     run(main)
 
 
+def test_a_conversation_is_forked_counted_exported_and_deleted() -> None:
+    """S12: a fork goes its own way; what is deleted is gone for its followers too."""
+
+    async def main() -> None:
+        async with talking() as (app, client):
+            conversation = client.conversation("echo", "c")
+            first = await conversation.send("one")
+            await first.reply()
+            middle = (await conversation.history()).offset
+            await (await conversation.send("two")).reply()
+
+            fork = await conversation.fork(middle, "a/b")
+            assert (fork.agent, fork.id) == ("echo", "a/b")
+            await (await fork.send("three")).reply()
+            said = [message.text for message in (await fork.history()).messages if message.role == "user"]
+            assert said == ["one", "three"]
+            assert (await fork.reply(first.submission)).text == "You said: one"
+            with pytest.raises(Conflict):
+                await conversation.fork(id="a/b")
+            assert (await conversation.fork()).id not in ("c", "a/b")
+
+            assert (await conversation.usage())["totals"]["submissions"] == 2
+            lines = [line async for line in conversation.export()]
+            assert lines[0]["instance"]["id"] == "c" and lines[-1]["end"] == (await conversation.history()).offset
+            assert [line["ordinal"] for line in lines[1:-1]] == list(range(len(lines) - 2))
+
+            async def follow() -> None:
+                async for _ in conversation.follow():
+                    ready.set()
+
+            ready = asyncio.Event()
+            following = asyncio.ensure_future(follow())
+            await ready.wait()
+            assert await conversation.delete() and not await conversation.delete()
+            with pytest.raises(NotFound):
+                await following
+            with pytest.raises(NotFound):
+                await conversation.usage()
+            with pytest.raises(NotFound):
+                await anext(conversation.export())
+            assert not await app.conversation("echo", "c").exists()
+            assert await fork.exists()
+
+    run(main)
+
+
+def test_an_export_that_is_cut_off_is_an_error() -> None:
+    """T17: half of a conversation never passes for the whole."""
+
+    async def main() -> None:
+        async with App([echo()], store=":memory:") as app:
+            await (await app.conversation("echo", "c").send("Hello.")).reply()
+            for cut in (10, 500):
+                async with Client("http://localhost", transport=Breaking(app, [("GET", (cut,))])) as client:
+                    with pytest.raises(RemoteError):
+                        async for _ in client.conversation("echo", "c").export():
+                            pass
+
+    run(main)
+
+
 def test_a_token_is_sent_and_headers_win() -> None:
     """X5: without one, with a wrong one, with the right one, and one that is asked for before each request."""
 
