@@ -255,7 +255,7 @@ class ConversationHandle:
     async def usage(self) -> UsageReport:
         """What was spent up to the head; in a fork, since it was forked. Empty when nothing was ever sent.
 
-        Reads the whole log: some milliseconds a thousand turns.
+        Reads the whole log: some tens of milliseconds a thousand turns.
         """
         report = UsageReport()
         row = await self._store.find(self.address)
