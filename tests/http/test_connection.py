@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -393,6 +394,47 @@ def test_what_is_asked_for_beyond_the_request_is_ignored(fields: bytes) -> None:
         assert "content-range" not in answer.headers
 
     serving(main, ROOMY)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_garbage_of_any_kind_is_answered_or_ended_and_hurts_nobody(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """T19, X14: requests with bytes changed, left out, repeated and cut, in any pieces."""
+    random = Random(seed)
+    whole = [
+        GET + b"\r\n",
+        POST + b"Content-Length: 5\r\n\r\nhello",
+        CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+        GET + b"Connection: close\r\n\r\n",
+    ]
+
+    def garbled() -> bytes:
+        data = bytearray(b"".join(random.choices(whole, k=random.randint(1, 3))))
+        for _ in range(random.randint(1, 6)):
+            at = random.randrange(len(data))
+            change = random.randrange(4)
+            if change == 0:
+                data[at] = random.randrange(256)
+            elif change == 1:
+                del data[at : at + random.randint(1, 5)]
+            elif change == 2:
+                data[at:at] = data[at : at + 20] * random.randint(1, 3)
+            else:
+                data[at:at] = random.choice([b"\r\n", b"\n", b"\0", b"\xff", b":", b"\r\n\r\n", b"Content-Length: 1\r\n"])
+        return bytes(data)
+
+    async def main(place: Place) -> None:
+        async def one() -> None:
+            client = await place.connect()
+            data = garbled()
+            await _in_pieces(client, data, random.choice([1, 7, 10_000]))
+            rest = await client.closed()
+            assert rest == b"" or rest.startswith(b"HTTP/1.1 ")
+
+        await asyncio.gather(*(one() for _ in range(300)))
+        assert (await (await place.connect()).ask(GET + b"\r\n")).status == 200
+
+    serving(main, connections_max=1_000)
+    assert not [record for record in caplog.records if record.exc_info], caplog.text
 
 
 # --- the body -------------------------------------------------------------------------------------------------------

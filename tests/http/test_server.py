@@ -104,18 +104,20 @@ def settled(url: str, submission: str, id: str = "c") -> str:
 class Stream:
     """A reader of server-sent events in a thread."""
 
-    def __init__(self, url: str, **params: str) -> None:
+    def __init__(self, url: str, headers: dict[str, str] | None = None, **params: str) -> None:
         self.text = ""
         self.ended = threading.Event()
         self.has_begun = threading.Event()
         self.error: Exception | None = None
         self._url = url
+        self._headers = headers or {}
         self._params = {"view": "updates", "offset": "-1", "live": "sse", **params}
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         try:
-            with httpx.stream("GET", f"{self._url}/agents/echo/c", params=self._params, timeout=PATIENCE_SECONDS) as answer:
+            given = {"params": self._params, "headers": self._headers, "timeout": PATIENCE_SECONDS}
+            with httpx.stream("GET", f"{self._url}/agents/echo/c", **given) as answer:
                 for text in answer.iter_text():
                     self.text += text
                     self.has_begun.set()
@@ -257,7 +259,7 @@ def test_a_port_in_use_is_said_in_one_line(typed: Typed) -> None:
 
 @system
 def test_with_tokens_it_listens_for_everybody_and_answers_those_who_have_one(project: Path) -> None:
-    """X5: the way from nothing to a server others can use: make a token, serve, call."""
+    """X5, X11: the way from nothing to a server others can use: make a token, serve, call; and back again: revoke it."""
     store = project / ".cairn" / "cairn.db"
     made = subprocess.run(
         [CAIRN, "token", "create", "bot", "--agent", "echo/*", "--store", str(store)],
@@ -274,9 +276,14 @@ def test_with_tokens_it_listens_for_everybody_and_answers_those_who_have_one(pro
         assert httpx.get(f"{server.url}/agents").status_code == 401
         assert httpx.get(f"{server.url}/agents", headers=headers).status_code == 200
         assert httpx.get(f"{server.url}/agents", headers={**headers, "host": "evil.example"}).status_code == 421
+        message = {"kind": "user", "body": "hello"}
+        assert httpx.post(f"{server.url}/agents/echo/c", json=message, headers=headers).status_code == 202
+        stream = Stream(server.url, headers)
+        assert stream.has_begun.wait(PATIENCE_SECONDS)
         revoked = subprocess.run([CAIRN, "token", "revoke", "bot", "--store", str(store)], capture_output=True, check=False)
         assert revoked.returncode == 0
         wait_until(lambda: httpx.get(f"{server.url}/agents", headers=headers).status_code == 401)
+        assert stream.ended.wait(PATIENCE_SECONDS) and stream.error is None, "X11: its streams end with it"
         assert token not in server.output
         assert "bearer tokens" in server.output
 
