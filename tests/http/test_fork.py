@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tests.harness import golden
 from tests.harness.golden import History
+from tests.harness.playing import scene
 from tests.http.asking import Ask, opened
 
 from cairn import Agent, App
@@ -31,7 +32,10 @@ from cairn.runtime import records as r
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, Row, Store, WorkerRow
 from cairn.runtime.worker import WorkerSettings
-from cairn.testing.scripted import Call, Say, ScriptedModel, Stall
+from cairn.testing import crash_points
+from cairn.testing.play import settled
+from cairn.testing.scripted import Call, Say, ScriptedModel, Stall, by_turn
+from cairn.testing.world import World
 
 HISTORIES = sorted(golden.FOLDER.glob("*.json"))
 
@@ -593,3 +597,44 @@ def test_s3_a_client_inside_a_merged_range_is_given_the_conversation_once_and_re
         assert (await kinds(row.merged_from - 1))[0] == "message-delta"
 
     talk(main, many_deltas(), settings=WorkerSettings(tidy_seconds=0.05))
+
+
+# --- whatever dies --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_t3_a_crash_anywhere_while_a_conversation_is_forked_costs_nothing() -> None:
+    """T3, S1, S2, S7: before and after each write: there is one fork, whole, and both are answered. Its maker asks again under
+    the same id, and takes the Conflict for success."""
+
+    async def client(conversation: ConversationHandle, world: World) -> None:
+        first = await conversation.send("Hello.", key="0")
+        try:
+            await conversation.fork(id="d")
+        except Conflict:
+            pass
+        forked = ConversationHandle(
+            conversation._application,
+            conversation._store,
+            conversation._clock,
+            conversation._ids,
+            Address(conversation.address.kind, "d"),
+        )
+        await settled(await forked.send("And here?", key="0"))
+        await settled(first)
+        await settled(await conversation.send("And there?", key="1"))
+
+    for crash in crash_points():
+        done = scene(script=by_turn([Say("Fine.", chunk=2)] * 3), client=client, crashes=[crash])
+        source, fork = done.run.logs
+        assert fork.instance.forked_from == source.instance.n
+        assert outcomes(source.rows)[-1] == outcomes(fork.rows)[-1] == ("completed", "Fine.")
+        assert len(outcomes(source.rows)) == 2
+        if not crash.reached:
+            break
+
+
+def outcomes(rows: list[Row]) -> list[tuple[str, str]]:
+    records = [record for row in rows for record in decode(row.batch.records) if isinstance(record, r.FiberSettled)]
+    results = [(record.outcome, msgspec.json.decode(record.result)) for record in records]
+    return [(outcome, result["text"] if result else "") for outcome, result in results]
