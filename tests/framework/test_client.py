@@ -20,6 +20,9 @@ from cairn.client.problems import error_of
 from cairn.errors import Conflict, Denied, FiberFailed, NotFound, RemoteError, Replaced, StoreFull, Unreachable, UsageError
 from cairn.testing.scripted import Call, Fail, Say, ScriptedModel, Stall, by_turn, last_text
 
+#: Seconds for what never takes any: a guard against hanging.
+PATIENCE_SECONDS = 20
+
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 16
 
 
@@ -387,7 +390,8 @@ def test_a_stream_that_breaks_at_any_byte_is_followed_as_one(step: int) -> None:
                     (chunk.position, chunk.fields)
                     async for chunk in client.conversation("echo", "c").receipt(receipt.submission).follow()
                 ]
-            cuts = list(range(step, 1200, max(step, 60)))
+            # Its frames are some 2,500 bytes, the last of them the control that says where to read on.
+            cuts = list(range(step, 3000, max(step, 60)))
             broken = Breaking(app, [("GET", (cut,)) for cut in cuts] + [("GET", 502), ("GET", httpx.ReadTimeout("slow"))])
             async with Client("http://localhost", transport=broken, clock=Hasty()) as client:
                 again = client.conversation("echo", "c").receipt(receipt.submission)
@@ -437,7 +441,7 @@ def test_another_life_of_the_log_ends_a_follower(tmp_path: Path) -> None:
                     transport._real = inside(second)
                     first.http.stop()
                     with pytest.raises(Replaced):
-                        await following
+                        await asyncio.wait_for(following, PATIENCE_SECONDS)
                 history = await first.conversation("echo", "c").history()
         assert seen.count("submission-settled") == 1 and len(history) == 2
 
