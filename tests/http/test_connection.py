@@ -555,6 +555,7 @@ def test_a_stopping_server_finishes_answers_lets_nobody_in_and_ends() -> None:
     serving(main)
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_nothing_does_not_hold_up_the_end() -> None:
     """L6: whoever reads goes on reading to the end; whoever does not is left after a moment, not after all of the time."""
 
