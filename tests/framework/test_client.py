@@ -382,7 +382,10 @@ def test_a_stream_that_breaks_at_any_byte_is_followed_as_one(step: int) -> None:
     """S3, T17: every chunk once and in order, wherever the connection ends."""
 
     async def main() -> None:
-        async with App([echo()], store=":memory:") as app:
+        from cairn.framework.http.limits import HttpLimits
+
+        # Small frames: between two of them a reader has seen chunks and not yet where to read on.
+        async with App([echo()], store=":memory:", limits=HttpLimits(page_batches=2)) as app:
             receipt = await app.conversation("echo", "c").send("Hello, hello, hello.")
             await receipt.reply()
             async with Client("http://localhost", transport=inside(app)) as client:
@@ -390,8 +393,7 @@ def test_a_stream_that_breaks_at_any_byte_is_followed_as_one(step: int) -> None:
                     (chunk.position, chunk.fields)
                     async for chunk in client.conversation("echo", "c").receipt(receipt.submission).follow()
                 ]
-            # Its frames are some 2,500 bytes, the last of them the control that says where to read on.
-            cuts = list(range(step, 3000, max(step, 60)))
+            cuts = list(range(step, 3000, max(step, 40)))
             broken = Breaking(app, [("GET", (cut,)) for cut in cuts] + [("GET", 502), ("GET", httpx.ReadTimeout("slow"))])
             async with Client("http://localhost", transport=broken, clock=Hasty()) as client:
                 again = client.conversation("echo", "c").receipt(receipt.submission)
