@@ -256,6 +256,26 @@ def test_an_export_that_is_cut_off_is_an_error() -> None:
     run(main)
 
 
+def test_a_receipt_of_a_conversation_that_was_deleted_waits_for_nothing(tmp_path: Path) -> None:
+    """S3: under the same name, with a longer log, is another conversation: its answers are not this one's."""
+
+    async def main() -> None:
+        async with talking() as (_, client):
+            conversation = client.conversation("echo", "c")
+            receipt = await conversation.send("one")
+            await receipt.reply()
+            await conversation.delete()
+            await (await conversation.send("other")).reply()
+            with pytest.raises(Replaced):
+                await asyncio.wait_for(receipt.reply(), PATIENCE_SECONDS)
+            with pytest.raises(Replaced):
+                await asyncio.wait_for(anext(receipt.follow()), PATIENCE_SECONDS)
+            with pytest.raises(NotFound):
+                await conversation.reply(receipt.submission)
+
+    run(main)
+
+
 def test_a_token_is_sent_and_headers_win() -> None:
     """X5: without one, with a wrong one, with the right one, and one that is asked for before each request."""
 

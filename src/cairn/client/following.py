@@ -22,11 +22,15 @@ _BEYOND_END = 416
 class Follower:
     """One reader of one conversation."""
 
-    def __init__(self, connection: Connection, url: str, after: str, incarnation: str | None = None) -> None:
+    def __init__(
+        self, connection: Connection, url: str, after: str, incarnation: str | None = None, uid: str | None = None
+    ) -> None:
+        """`incarnation` and `uid`, where they are known, are the life of the log and of the conversation that are meant."""
         self._connection = connection
         self._url = url
         self._after = after
         self._incarnation = incarnation
+        self._conversation = f"conv_{uid.removeprefix('inst_')}" if uid else None
         self._position = _NOWHERE
         self._backoff: Backoff = connection.backoff()
         self._is_known = False
@@ -64,6 +68,8 @@ class Follower:
                     await self._backoff.wait(RemoteError("the server let go of its readers"))
 
     def _check(self, frame: Frame) -> None:
+        if self._conversation is not None and any(_of(chunk) != self._conversation for chunk in frame.chunks):
+            raise Replaced(f"{self._url} is another conversation than the one that was written to; it was deleted meanwhile")
         if frame.incarnation is None:
             return
         self._is_known = True
@@ -96,9 +102,13 @@ class Follower:
         yield frame_of(answer.body, next=answer.headers.get("stream-next-offset"), is_up_to_date=is_up_to_date)
 
 
-async def until_settled(connection: Connection, url: str, submission: str, after: str) -> Chunk:
+def _of(chunk: Chunk) -> str:
+    return str(chunk.get("conversationId"))
+
+
+async def until_settled(connection: Connection, url: str, submission: str, after: str, uid: str | None) -> Chunk:
     """The settlement of a submission, as soon as it is on the log."""
-    follower = Follower(connection, url, after)
+    follower = Follower(connection, url, after, uid=uid)
     async with aclosing(follower.chunks()) as chunks:
         async for chunk in chunks:
             found = settlement_in(chunk, submission)

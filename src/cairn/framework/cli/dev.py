@@ -21,6 +21,7 @@ from cairn.errors import AgentFileError, UsageError
 from cairn.framework import config as configuration
 from cairn.framework.cli import serve
 from cairn.framework.cli.output import Exit, json_text, one_line
+from cairn.framework.cli.visible import visible, visible_json
 from cairn.framework.cli.workshop import Running, Workshop
 from cairn.framework.config import Config
 from cairn.framework.modules import describe, shown
@@ -237,20 +238,29 @@ def _serve(request: Request, config: Config, workshop: Workshop, teller: Teller)
                 known.look(app)
                 if request.open:
                     browse(url)
-                reloading.append(asyncio.create_task(reloader.run(app, changed), name="reloader"))
+                task = asyncio.create_task(reloader.run(app, changed), name="reloader")
+                task.add_done_callback(lambda _: stop.set())
+                reloading.append(task)
 
             with signals(stop, clock, may_force=True):
                 try:
                     await answer(app, listener, stop=stop, on_ready=ready, access=None)
                 finally:
-                    for task in reloading:
-                        task.cancel()
-                    await asyncio.gather(*reloading, return_exceptions=True)
+                    await _ended(reloading)
 
         began = clock.monotonic()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(work())
     return Exit.OK
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """They have ended; what ended one before it was asked to is raised."""
+    for task in tasks:
+        task.cancel()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, Exception):
+            raise found
 
 
 def _listen(request: Request, config: Config, note: Callable[[str], None]) -> socket.socket:
@@ -355,7 +365,7 @@ class Teller:
         sys.stderr.write(f"cairn: {one_line(text)}\n")
 
     def _line(self, text: str) -> None:
-        self._out.write(f"{text}\n")
+        self._out.write(f"{visible(text)}\n")
         self._out.flush()
 
 
@@ -383,10 +393,11 @@ class JsonTeller(Teller):
 
     def problems(self, problems: Sequence[str]) -> None:
         if problems:
-            self._say("dev.problems", problems=list(problems))
+            self._say("dev.problems", problems=[one_line(problem) for problem in problems])
 
     def _say(self, event: str, **fields: Any) -> None:
-        self._line(json_text({"event": event, **fields}))
+        self._out.write(f"{visible_json(json_text({'event': event, **fields}))}\n")
+        self._out.flush()
 
 
 def _place(agent: Agent[Any]) -> str:
