@@ -106,10 +106,10 @@ def _attach(workshop: Workshop, request: Request, teller: Teller) -> int:
     running = _announced(workshop)
     if running is None:
         raise UsageError("another `cairn dev` of this project is starting, and does not say where; end it, or try again")
-    teller.attached(running)
-    if request.open:
-        browse(running.url)
     try:
+        teller.attached(running)
+        if request.open:
+            browse(running.url)
         workshop.wait()
     except KeyboardInterrupt:
         return Exit.OK
