@@ -67,8 +67,9 @@ def dev(request: Request) -> int:
 
 def _dev(request: Request, config: Config, teller: Teller) -> int:
     workshop = _workshop(store_of(request.store, config).parent)
-    if not _taken(workshop):
-        return _attach(workshop, request, teller)
+    running = _holder(workshop)
+    if running is not None:
+        return _attach(workshop, running, request, teller)
     try:
         return _serve(request, config, workshop, teller)
     finally:
@@ -93,19 +94,20 @@ def _workshop(folder: Path) -> Workshop:
         raise UsageError(f"{folder} cannot be written ({error.strerror}); name a store elsewhere with --store") from None
 
 
-def _taken(workshop: Workshop) -> bool:
-    """Whether the project is ours. Somebody may be just asking whether it is anybody's: that is over in a moment."""
-    for _ in range(3):
+def _holder(workshop: Workshop) -> Running | None:
+    """Who has the project; None when it is ours from now on."""
+    for refused in range(int(ANNOUNCED_SECONDS / LOOK_SECONDS)):
         if workshop.take():
-            return True
+            return None
+        running = workshop.running()
+        # Somebody who only asks whether it is anybody's is done in a moment, and must not pass for a holder that is dead.
+        if running is not None and refused:
+            return running
         _pause(LOOK_SECONDS)
-    return False
+    raise UsageError("another `cairn dev` of this project is starting, and does not say where; end it, or try again")
 
 
-def _attach(workshop: Workshop, request: Request, teller: Teller) -> int:
-    running = _announced(workshop)
-    if running is None:
-        raise UsageError("another `cairn dev` of this project is starting, and does not say where; end it, or try again")
+def _attach(workshop: Workshop, running: Running, request: Request, teller: Teller) -> int:
     try:
         teller.attached(running)
         if request.open:
@@ -115,15 +117,6 @@ def _attach(workshop: Workshop, request: Request, teller: Teller) -> int:
         return Exit.OK
     teller.note("the other `cairn dev` has ended")
     return Exit.OK
-
-
-def _announced(workshop: Workshop) -> Running | None:
-    for _ in range(int(ANNOUNCED_SECONDS / LOOK_SECONDS)):
-        running = workshop.running()
-        if running is not None:
-            return running
-        _pause(LOOK_SECONDS)
-    return None
 
 
 def _pause(seconds: float) -> None:
