@@ -439,6 +439,36 @@ class Hasty:
         await asyncio.sleep(0)
 
 
+class Silent(httpx.AsyncByteStream):
+    """What a proxy makes of a stream that it buffers."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        raise httpx.ReadTimeout("nothing came")
+        yield b""
+
+
+def test_a_proxy_that_swallows_streams_is_passed_by_asking() -> None:
+    """L5: what never arrives as a stream is asked for, and arrives."""
+
+    async def main() -> None:
+        async with App([echo()], store=":memory:") as app:
+            real, asked = inside(app), list[str]()
+
+            class Proxy(httpx.AsyncBaseTransport):
+                async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                    asked.append(request.url.params.get("live", ""))
+                    if asked[-1] == "sse":
+                        return httpx.Response(200, stream=Silent())
+                    return await real.handle_async_request(request)
+
+            async with Client("http://localhost", transport=Proxy(), clock=Hasty()) as client:
+                receipt = await client.conversation("echo", "c").send("Hello.")
+                assert (await asyncio.wait_for(receipt.reply(), PATIENCE_SECONDS)).text == "You said: Hello."
+            assert asked.count("sse") == 1
+
+    run(main)
+
+
 def test_another_life_of_the_log_ends_a_follower(tmp_path: Path) -> None:
     """S3: what was read of a store that is gone does not continue into the one that has its place."""
 
@@ -515,6 +545,13 @@ def test_every_refusal_is_an_error_of_ours_with_the_servers_words(status: int, k
     if isinstance(error, RemoteError):
         assert (error.status, error.retry_after, error.ref) == (status, 7.0, "err_1")
     assert "no envelope" in str(error_of(status, {}, b"no envelope", "GET http://x"))
+    assert "\x1b" not in str(error_of(status, {}, b"\x1b[2Jgone", "GET http://x"))
+
+
+def test_a_server_that_has_moved_says_where() -> None:
+    """Nothing is sent to an address that nobody gave: the credential would go with it."""
+    error = error_of(301, {"location": "https://x/"}, b"", "GET http://x")
+    assert isinstance(error, UsageError) and str(error) == "GET http://x: the server is elsewhere: https://x/"
 
 
 def test_a_url_names_a_server_an_agent_or_a_conversation() -> None:
