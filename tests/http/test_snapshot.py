@@ -172,28 +172,40 @@ def test_what_does_not_fit_into_memory_is_folded_again() -> None:
 
 
 def test_a_fold_that_ends_inside_of_rows_that_were_merged_begins_again() -> None:
-    """S3: somebody looked in the middle of an answer, and looks again when it has been tidied up."""
+    """S3: somebody looked at each moment of an answer, and looks again when it has been tidied up."""
 
     async def main(world: World) -> None:
         agent = toy()
-        app, other = await world.app(agent), await world.app(agent)
+        app = await world.app(agent)
         world.work(agent)
         await send(app, PATH, "first")
-        looked = 0
+        looked = []
         while not (await history(app, PATH))["settlements"]:
-            looked += 1
-            if looked == 6:
-                await history(other, PATH)
+            looked.append(await world.app(agent))
+            await history(looked[-1], PATH)
             await asyncio.sleep(0.03)
         await world.clock.sleep(60)
-        assert looked > 6
+        assert len(looked) > 10
         client = Client()
         client.feed((await ask(app, "GET", f"{PATH}?view=updates&offset=-1")).json())
-        for each in (app, other):
+        for each in (app, *looked):
             state = await history(each, PATH)
             assert client.state == {"messages": state["messages"], "settlements": state["settlements"]}
 
     in_world(main)
+
+
+def test_a_rewind_takes_what_came_after_and_leaves_what_nobody_has_read() -> None:
+    """S3: in the place it has among what is left."""
+    snapshot = Snapshot()
+    for ordinal, id in enumerate(("a", "b", "c", "d")):
+        message = {"id": f"msg_{id}", "role": "user", "purpose": "user", "display": "visible", "submissionId": id, "parts": []}
+        snapshot.feed(json.dumps({"type": "message-appended", "message": message}).encode(), ordinal)
+
+    snapshot.feed(b'{"type":"conversation-reset","to":1,"keep":["msg_d"]}', 4)
+
+    assert [message["id"] for message in json.loads(snapshot.messages())] == ["msg_a", "msg_b", "msg_d"]
+    assert snapshot.message("msg_c") is None and snapshot.message("msg_d") is not None
 
 
 def test_only_what_a_batch_touches_is_decoded() -> None:
