@@ -32,6 +32,8 @@ WORKERS = "tests/runtime/test_worker.py"
 DELETED = "tests/runtime/storage/test_deleting.py"
 FORMATS = "tests/runtime/storage/test_format.py"
 LOGS = "tests/runtime/test_whole_logs.py"
+FORKS = "tests/http/test_fork.py"
+MERGES = "tests/harness/test_merging.py"
 DAMAGED = "tests/runtime/storage/test_corruption.py::test_a_damaged_log_is_refused_by_name"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
@@ -404,5 +406,38 @@ MUTATIONS = [
         old="if (refusal := self.runtime.refusal(record)) is not None:",
         new="if (refusal := None) is not None:",
         tests=("tests/runtime/test_instance.py::test_a_record_of_a_settled_fiber_is_refused_before_it_reaches_the_log",),
+    ),
+    # --- forks and merged rows, above the store
+    Mutation(
+        name="a call under way where a conversation forks is unknown",
+        promise="S9",
+        file="src/cairn/harness/fork.py",
+        old='yield outcome(control, call, "unknown"',
+        new='yield outcome(control, call, "aborted"',
+        tests=(f"{FORKS}::test_s9_a_call_under_way_has_an_unknown_outcome_in_the_fork_and_one_not_begun_none",),
+    ),
+    Mutation(
+        name="a fork's own batch is for the place it parts at",
+        promise="S3",
+        file="src/cairn/harness/handle.py",
+        old="if forked.offset == at:",
+        new="if forked.offset >= at:",
+        tests=(f"{FORKS}::test_s3_a_fork_that_meets_a_merge_parts_where_it_says",),
+    ),
+    Mutation(
+        name="a follower inside a merged row is given the rest",
+        promise="S3",
+        file="src/cairn/harness/handle.py",
+        old="if entry.merged_from is not None and entry.merged_from <= after:",
+        new="if False:",
+        tests=(f"{MERGES}::test_s3_a_follower_who_comes_back_to_an_offset_in_the_middle_is_given_the_rest",),
+    ),
+    Mutation(
+        name="only what is settled is merged",
+        promise="S3",
+        file="src/cairn/harness/tidying.py",
+        old="if state.control.submission is not None or state.control.queue:",
+        new="if False:",
+        tests=(f"{MERGES}::test_an_answer_that_is_not_settled_is_left_alone",),
     ),
 ]
