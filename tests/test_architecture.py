@@ -494,7 +494,6 @@ def test_no_file_tells_of_the_machine_or_the_way_it_was_made() -> None:
 
 #: Promises about parts that do not exist yet. Taken off this list with the part.
 NOT_YET: dict[str, str] = {
-    "S12": "several tenants and the HTTP routes",
     "S13": "workspaces",
     "L4": "schedules",
 }
