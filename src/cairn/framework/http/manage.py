@@ -110,8 +110,10 @@ def _number(request: Request, name: str, default: int) -> int:
 
 async def delete(service: Service, request: Request, send: Send) -> None:
     """`DELETE /agents/{kind}/{id}`: whoever works on it or reads it, in any process, stops."""
+    row = await service.row(request)
     if not await service.handle(request).delete():
         raise problems.stream_not_found(request.kind, request.conversation)
+    service.snapshots.forget(row.n)
     await send_json(send, 200, {"deleted": True}, NO_STORE)
 
 
