@@ -185,7 +185,6 @@ ONLY: dict[str, tuple[str, ...]] = {
     "httpx2": MODELS,
     "starlette": ("framework/",),
     "uvicorn": ("framework/",),
-    "watchfiles": ("framework/reload",),
     "argparse": ("framework/cli/",),
     "rich": ("framework/",),
     "subprocess": (*SANDBOX, *TESTING, "framework/cli/demo"),
