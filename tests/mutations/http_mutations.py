@@ -368,7 +368,7 @@ MUTATIONS = [
         file=PROJECTION,
         old="    if not is_continued(record):\n        yield _ended(place.shown, record.at)\n",
         new="",
-        tests=(SHOWN,),
+        tests=(f"{SHOWN}::test_what_was_streamed_is_not_said_again_at_the_end",),
     ),
     Mutation(
         name="a step that broke off goes on",
@@ -376,7 +376,7 @@ MUTATIONS = [
         file=PROJECTION,
         old="if place.shown.is_open and not place.shown.is_cut:",
         new="if place.shown.is_open:",
-        tests=(SHOWN,),
+        tests=(f"{SHOWN}::test_words_that_break_off_and_go_on_are_one_part",),
     ),
     Mutation(
         name="a submission settles once",
