@@ -25,7 +25,8 @@ from cairn.harness.sandbox.protocol import Sandbox
 from cairn.harness.settling import Reply
 from cairn.harness.tools import Tool
 from cairn.runtime import records as r
-from cairn.runtime.fiber import Fiber, run_method
+from cairn.runtime.fiber import Fiber
+from cairn.runtime.method import run_method
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import Durability
 

@@ -92,11 +92,13 @@ class Client:
         *,
         key: str | None = None,
         timeout_seconds: float | None = None,
+        retry: r.Retry | None = None,
         uid: str | UidCondition = UidCondition.ANY,
         also: tuple[r.Record, ...] = (),
         fiber: str | None = None,
     ) -> Receipt:
-        """A fiber that calls `method` is accepted; the instance exists. `also` is recorded in the same batch.
+        """A fiber that calls `method` is accepted; the instance exists. `also` is recorded in the same batch. What the method
+        raises ends it, unless `retry` says to call it again.
 
         *Durable* when it returns (S1). *Idempotent* by `key`: the same key is the same fiber (S6). *Raises* Conflict when the
         key was used with another body, or `uid` does not hold.
@@ -104,7 +106,9 @@ class Client:
         name = fiber if fiber is not None else self.ids.new("fib")
         raw = msgspec.Raw(msgspec.json.encode(arguments))
         at = self.clock.wall()
-        accepted = r.FiberAccepted(fiber=name, method=method, at=at, arguments=raw, key=key, timeout_seconds=timeout_seconds)
+        accepted = r.FiberAccepted(
+            fiber=name, method=method, at=at, arguments=raw, key=key, timeout_seconds=timeout_seconds, retry=retry
+        )
         return await self.admit(id, accepted, digest(method, arguments), uid=uid, also=also)
 
     async def admit(

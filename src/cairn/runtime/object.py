@@ -28,7 +28,8 @@ import msgspec
 from cairn.errors import UsageError
 from cairn.runtime import records as r
 from cairn.runtime.client import Client, Receipt
-from cairn.runtime.fiber import Fiber, run_method
+from cairn.runtime.fiber import Fiber
+from cairn.runtime.method import run_method
 from cairn.runtime.instance import Instance
 from cairn.runtime.state import FiberState
 

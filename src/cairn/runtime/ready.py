@@ -1,4 +1,4 @@
-"""Which fibers of an instance may run, and when: computed from the fold, remembered by nobody.
+"""Which fibers of an instance may run, and when, and when the next are due: computed from the fold, remembered by nobody.
 
 Laws. Pure. The same answer decides what a runner starts, when a hibernating instance wakes, and whether claiming it is
 worth a record at all.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cairn.runtime.application import Application
+from cairn.runtime.schedule_state import ScheduleState
 from cairn.runtime.state import FiberState, Phase, RuntimeState, backoff_seconds
 
 #: The wake time of something that can run at once.
@@ -29,19 +30,32 @@ def ready_at(fiber: FiberState) -> float | None:
     if fiber.phase is Phase.RUNNING:
         wait = backoff_seconds(fiber.interrupted)
         return fiber.interrupted_at + wait if wait else NOW
-    if fiber.blocked is not None:
+    if fiber.blocked is not None or fiber.woken:
         return NOW
-    return fiber.parked_until
+    return min((wait.until for wait in fiber.waits.values() if wait.until is not None), default=None)
+
+
+def due_schedules(runtime: RuntimeState, now: float) -> list[ScheduleState]:
+    """Those with an occurrence to be dealt with, the earliest first. One that waits for its last run is not due."""
+    found = [schedule for schedule in runtime.schedules.values() if schedule.next <= now and not schedule.is_held]
+    return sorted(found, key=lambda schedule: schedule.next)
+
+
+def next_occurrence(runtime: RuntimeState) -> float | None:
+    """When the next schedule is due; None: when a run that holds one up has settled, or somebody makes one."""
+    return min((schedule.next for schedule in runtime.schedules.values() if not schedule.is_held), default=None)
 
 
 def next_wake(runtime: RuntimeState, *, serial: bool, after: float) -> float | None:
-    """When the next fiber, of those that cannot run yet, may run; None: when somebody sends something."""
-    times = [ready_at(fiber) for fiber in candidates(runtime, serial=serial)]
+    """When the next fiber, of those that cannot run yet, may run, or a schedule is due; None: when somebody sends something."""
+    times = [next_occurrence(runtime), *(ready_at(fiber) for fiber in candidates(runtime, serial=serial))]
     return min((at for at in times if at is not None and at > after), default=None)
 
 
-def waits_for_code(runtime: RuntimeState, application: Application) -> bool:
+def waits_for_code(runtime: RuntimeState, application: Application, now: float) -> bool:
     """Whether all there is to do has been parked for want of code, and this code has not got it either."""
+    if due_schedules(runtime, now):
+        return False
     fibers = [fiber for fiber in candidates(runtime, serial=application.serial) if ready_at(fiber) == NOW]
     return bool(fibers) and all(
         fiber.blocked is not None and fiber.abort is None and application.blocked(fiber) is not None for fiber in fibers

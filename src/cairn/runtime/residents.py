@@ -175,7 +175,7 @@ class Residents:
             return None
         instance = Instance(self._store, self._clock, self._ids, application, row, self._worker, self._threads)
         await instance.load(self._store)
-        if waits_for_code(instance.runtime, application):
+        if waits_for_code(instance.runtime, application, self._clock.wall()):
             self._wait_for_code(due, instance)
             return None
         return instance

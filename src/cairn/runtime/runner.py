@@ -15,11 +15,13 @@ from enum import Enum, auto
 
 from cairn.errors import Fenced, StoreError
 from cairn.runtime import records as r
-from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info, seen
+from cairn.runtime.fiber import Fiber
 from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
+from cairn.runtime.method import Interrupted, seen
 from cairn.runtime.ready import candidates, ready_at
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
 from cairn.runtime.state import FiberState, Phase, backoff_seconds
+from cairn.runtime.step import error_info
 from cairn.runtime.storage.store import Due
 from cairn.runtime.waiting import nap
 
@@ -176,7 +178,7 @@ class Runner:
                 await self._park_blocked(fiber, reason)
             else:
                 await self.instance.application.run(fiber)
-        except (Parked, Interrupted, Fenced):
+        except (Interrupted, Fenced):
             return
         except Exception as error:
             if self.instance.fenced or fiber.state.is_settled:
