@@ -99,6 +99,11 @@ class Fiber:
                 found.append(InFlight(name, step.repeat, scope))
         return tuple(found)
 
+    @property
+    def occurrence(self) -> float | None:
+        """The time at which the schedule that started it was due, in wall seconds; None when none did."""
+        return self.state.occurrence
+
     def arguments(self, type: Any = Any) -> Any:
         return msgspec.json.decode(self.state.arguments, type=type)
 
@@ -189,9 +194,7 @@ class Fiber:
 
     # --- other fibers of the same instance
 
-    async def start(
-        self, name: str, method: str | Callable[..., Any], *arguments: Any, retry: r.Retry | None = None
-    ) -> str:
+    async def start(self, name: str, method: str | Callable[..., Any], *arguments: Any, retry: r.Retry | None = None) -> str:
         """Another fiber of this instance is accepted; its id. *Durable*. *Idempotent* by `name`, like a step."""
         key = f"{self.id}:{name}"
         known = self.instance.runtime.keys.get(key)

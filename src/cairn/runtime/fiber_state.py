@@ -85,7 +85,9 @@ class FiberState(msgspec.Struct, omit_defaults=True):
     timeout_seconds: float | None = None
     retry: r.Retry | None = None
     schedule: str | None = None
-    """The schedule whose occurrence it is."""
+    """The schedule whose occurrence it is, and …"""
+    occurrence: float | None = None
+    """… the time it was due, in wall seconds."""
     phase: Phase = Phase.ACCEPTED
     attempt: int = 0
     """How often it was started or taken up again after an interruption; 1 during the first try."""

@@ -104,6 +104,7 @@ class FiberAccepted(Record, frozen=True, tag="fiber.accepted"):
     """What happens when the method raises: None, it has failed; else it is called again, later."""
     schedule: str | None = None
     """The schedule whose occurrence this is. Then it is no request: its owner appends it, with `schedule.fired`."""
+    occurrence: float | None = None
 
 
 class FiberStarted(Record, frozen=True, tag="fiber.started"):
@@ -297,7 +298,7 @@ Missed = Literal["once", "each", "skip"]
 
 
 class ScheduleRequested(Record, frozen=True, tag="schedule.requested"):
-    """A request: from now on `method` is called at these times. Replaces the schedule of that name; the same again is no news."""
+    """A request: from now on `method` is called at these times. Replaces what had that name; the same again is no news."""
 
     name: str
     method: str

@@ -18,7 +18,8 @@ from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
 from cairn.runtime.method import Interrupted, seen
-from cairn.runtime.ready import candidates, ready_at
+from cairn.runtime.ready import candidates, due_schedules, next_occurrence, ready_at
+from cairn.runtime.schedule import fire
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
 from cairn.runtime.state import FiberState, Phase, backoff_seconds
 from cairn.runtime.step import error_info
@@ -26,6 +27,10 @@ from cairn.runtime.storage.store import Due
 from cairn.runtime.waiting import nap
 
 logger = logging.getLogger("cairn.runtime")
+
+
+#: Occurrences dealt with before fibers are looked at again: a schedule that catches up on a year must not starve the others.
+FIRINGS_MAX = 100
 
 
 class _End(Enum):
@@ -105,7 +110,8 @@ class Runner:
                 watcher.result()
             if not self._reap():
                 return _End.LOST
-            wait = self._start_ready()
+            occurs = await self._fire()
+            wait = _sooner(self._start_ready(), occurs)
             if not self._tasks:
                 linger = idle_since + self.idle_seconds - clock.monotonic()
                 if linger <= 0:
@@ -145,6 +151,19 @@ class Runner:
                 next_in = wait if next_in is None else min(next_in, wait)
         return next_in
 
+    async def _fire(self) -> float | None:
+        """Every occurrence that is due has its fiber, or was missed for good; return in how many seconds the next one is."""
+        instance, wall = self.instance, self.instance.clock.machine.wall
+        runtime = instance.runtime
+        for _ in range(FIRINGS_MAX):
+            due = due_schedules(runtime, wall())
+            if not due:
+                break
+            batch = fire(due[0], instance.uid, wall(), knows=lambda id: runtime.fiber(id) is not None)
+            await instance.append(batch)
+        upcoming = next_occurrence(runtime)
+        return max(0.0, upcoming - wall()) if upcoming is not None else None
+
     def _ready_in(self, fiber: FiberState) -> float | None:
         """Seconds until the fiber may run; None: not before something else happens.
 
@@ -164,10 +183,11 @@ class Runner:
         """When the hibernating instance has to be owned again."""
         waits = [self._ready_in(fiber) if fiber.blocked is None else 0.0 for fiber in self._candidates()]
         soonest = min((wait for wait in waits if wait is not None), default=None)
-        if soonest is None:
-            return Due(WAKE, None)
-        now = self.instance.clock.wall()
-        return wake_at(now + soonest) if soonest > 0 else wake_now(now)
+        occurs, now = next_occurrence(self.instance.runtime), self.instance.clock.wall()
+        if soonest is not None and soonest <= 0:
+            return wake_now(now)
+        at = _sooner(now + soonest if soonest is not None else None, occurs)
+        return Due(WAKE, None) if at is None else wake_at(at)
 
     def _blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         return self.instance.application.blocked(fiber)
@@ -221,3 +241,7 @@ class Runner:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=2 * CANCEL_GRACE_SECONDS)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)

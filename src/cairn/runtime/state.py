@@ -25,8 +25,9 @@ from cairn.runtime import schedule_state, waits
 from cairn.runtime.fiber_state import Came as Came
 from cairn.runtime.fiber_state import FiberState as FiberState
 from cairn.runtime.fiber_state import Phase as Phase
-from cairn.runtime.fiber_state import Resolution, WaitState
+from cairn.runtime.fiber_state import Resolution
 from cairn.runtime.fiber_state import StepState as StepState
+from cairn.runtime.fiber_state import WaitState as WaitState
 from cairn.runtime.fiber_state import backoff_seconds as backoff_seconds
 from cairn.runtime.fiber_state import step_key as step_key
 from cairn.runtime.schedule_state import ScheduleState
@@ -159,6 +160,7 @@ def _accepted(state: RuntimeState, record: r.FiberAccepted, ordinal: int) -> Non
         timeout_seconds=record.timeout_seconds,
         retry=record.retry,
         schedule=record.schedule,
+        occurrence=record.occurrence,
     )
     if record.schedule is not None:
         schedule_state.accepted(state, fiber)
@@ -172,7 +174,7 @@ def _started(state: RuntimeState, record: r.FiberStarted, ordinal: int) -> None:
         waits.due(fiber, record.at)
         ended = fiber.waits.get(fiber.parked_for or "") if not fiber.woken else None
         if ended is not None:  # nothing is over: a clock was set back after somebody saw that its time had come
-            waits.end(fiber, ended, waits.Came(at=record.at, timed_out=True))
+            waits.end(fiber, ended, Came(at=record.at, timed_out=True))
     if fiber.phase is Phase.ACCEPTED:
         fiber.attempt = 1
     fiber.phase, fiber.parked_for, fiber.parked_until, fiber.blocked = Phase.RUNNING, None, None, None
@@ -220,7 +222,7 @@ def _waiting(state: RuntimeState, record: r.FiberWaiting, ordinal: int) -> None:
 def _waited(state: RuntimeState, record: r.FiberWaited, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
     if record.name in fiber.waits:
-        waits.end(fiber, fiber.waits[record.name], waits.Came(at=record.at, timed_out=True))
+        waits.end(fiber, fiber.waits[record.name], Came(at=record.at, timed_out=True))
     fiber.interrupted = 0
 
 
@@ -259,6 +261,7 @@ def _settled(state: RuntimeState, record: r.FiberSettled, ordinal: int) -> None:
         ordinal=fiber.ordinal,
         key=fiber.key,
         schedule=fiber.schedule,
+        occurrence=fiber.occurrence,
         phase=Phase.SETTLED,
         attempt=fiber.attempt,
         tries=fiber.tries,

@@ -58,7 +58,8 @@ class Step:
     def __post_init__(self) -> None:
         if self.repeat == "never" and self.retry is not None:
             raise UsageError(
-                f"step '{self.name}' is never repeated and has a retry policy; declare it repeat='keyed' and use its key, or 'safe'"
+                f"step '{self.name}' is never repeated and has a retry policy; declare it repeat='keyed' and use its key, "
+                f"or 'safe'"
             )
 
     @property
@@ -94,7 +95,8 @@ async def _try(fiber: Fiber, step: Step, known: StepState) -> bytes | None:
     except Exception as error:
         if step.retry is None:
             raise
-        return await _failed(fiber, step, step.retry, known.tries + 1, error)
+        await _failed(fiber, step, step.retry, known.tries + 1, error)
+        return None
     encoded = msgspec.json.encode(result)
     await _complete(fiber, step, result=msgspec.Raw(encoded))
     return encoded
@@ -117,10 +119,10 @@ async def _announce(fiber: Fiber, step: Step, known: StepState) -> None:
 
 async def _call(fiber: Fiber, step: Step, known: StepState) -> Any:
     """What the callback returns. *Raises* TimeoutError, or StepUnknown for a `never` step that was cut off by its time."""
-    callback: Callable[[], Any] = step.callback  # type: ignore[assignment]
+    callback: Callable[..., Any] = step.callback
     if takes_try(step.callback):
         told = Try(known.tries + 1, fiber.key(step.name, step.scope), known.started_epoch is not None)
-        callback = partial(step.callback, told)
+        callback = partial(callback, told)
     if step.timeout is None:
         return await fiber.instance.threads.call_any(callback)
     try:
@@ -166,7 +168,7 @@ def takes_try(callback: Callable[..., Any]) -> bool:
     """Whether it wants to be told which try this is: it has a parameter without a default."""
     code = getattr(callback, "__code__", None)
     if code is not None and not hasattr(callback, "__self__"):
-        return bool(code.co_argcount > len(callback.__defaults__ or ()))  # type: ignore[attr-defined]
+        return bool(code.co_argcount > len(callback.__defaults__ or ()))
     try:
         parameters = inspect.signature(callback).parameters.values()
     except (TypeError, ValueError):
