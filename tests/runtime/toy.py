@@ -11,8 +11,8 @@ from cairn.ids import Ids, SystemIds
 from cairn.runtime import records as r
 from cairn.runtime.client import Client
 from cairn.runtime.fiber import Fiber
-from cairn.runtime.method import run_method
 from cairn.runtime.instance import Instance
+from cairn.runtime.method import run_method
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Store, WorkerRow
