@@ -181,7 +181,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "anthropic": MODELS,
     "openai": MODELS,
     "google": MODELS,
-    "httpx": (*MODELS, "framework/channels/", "client.py"),
+    "httpx": (*MODELS, "framework/channels/", "client/"),
     "httpx2": MODELS,
     "starlette": ("framework/",),
     "uvicorn": ("framework/",),

@@ -61,10 +61,14 @@ const Block = memo(function Block({ text }: { text: string }) {
   )
 })
 
-/** While it grows, a text is parsed by paragraphs, so that each delta costs its paragraph and not the whole text. */
+/** A definition that another paragraph may refer to: of a link, of a footnote. */
+const DEFINITION = /^ {0,3}\[[^\]\n]+\]:/m
+
+/** A text is parsed by paragraphs, so that each delta costs its paragraph and not the whole. Only what paragraphs say of each
+ *  other needs the whole, and that can wait for its end. */
 export const Markdown = memo(function Markdown({ text, isGrowing }: { text: string; isGrowing: boolean }) {
   if (text.length > LONGEST_CHARACTERS) return <div className="plain">{text}</div>
-  const blocks = isGrowing ? paragraphs(text) : [text]
+  const blocks = !isGrowing && DEFINITION.test(text) ? [text] : paragraphs(text)
   return (
     <div className="markdown">
       {blocks.map((block, index) => (

@@ -3,7 +3,6 @@ unseen. Each test also ends with what `tabs` checks: no request to anybody else,
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,29 +82,28 @@ def test_a_link_says_where_it_leads_and_gives_nothing_away(open_page: Open) -> N
     page.get_by_text("(example.org)").wait_for()
 
 
-@pytest.mark.parametrize("payload", PAYLOADS)
-def test_names_and_attributes_are_inert(open_page: Open, server: Server, payload: str) -> None:
-    """A file's name, a signal's body and attributes, a person's message, an id in the address and in the list."""
+def test_names_and_attributes_are_inert(open_page: Open, server: Server) -> None:
+    """A file's name, a signal's body and attributes, a person's message, and the title in the list."""
     page = open_page()
-    page.set_input_files(
-        "input[type=file]", {"name": f"{payload}.png".replace("/", "_"), "mimeType": "image/png", "buffer": PNG}
-    )
-    page.locator(".images img").wait_for()
-    say(page, f"say {payload}")
+    files = [{"name": f"{payload}.png".replace("/", "_"), "mimeType": "image/png", "buffer": PNG} for payload in PAYLOADS]
+    page.set_input_files("input[type=file]", files)
+    page.locator(".images img").nth(len(PAYLOADS) - 1).wait_for()
+    say(page, "say " + " ".join(PAYLOADS))
     page.get_by_text("It is said.").wait_for()
-    signal = {"kind": "signal", "type": "note", "tagName": "note", "body": f"say {payload}", "attributes": {"from": payload}}
-    answer = page.request.post(
-        page.url.replace("/chat/", "/agents/"), data=json.dumps(signal), headers={"content-type": "application/json"}
-    )
-    assert answer.status == 202
-    page.locator(".aside").wait_for()
-    page.locator(".aside summary").click()
+    for payload in PAYLOADS:
+        signal = {"kind": "signal", "type": "note", "tagName": "note", "body": payload, "attributes": {"from": payload}}
+        assert page.request.post(page.url.replace("/chat/", "/agents/"), data=signal).status == 202
+    page.locator(".aside").nth(len(PAYLOADS) - 1).wait_for()
+    open_all(page)
 
     assert_inert(page)
-    assert payload in page.locator(".said").first.inner_text()
+    for payload in PAYLOADS:
+        assert payload in page.locator(".said").first.inner_text()
+        assert page.locator(".aside").get_by_text(payload, exact=True).count() == 1
     page.reload()
-    page.locator(".said img").wait_for()
+    page.locator(".said img").nth(len(PAYLOADS) - 1).wait_for()
     assert_inert(page)
+    assert page.locator(".sidebar").get_by_text("say <img").count() == 1
 
 
 def test_the_address_is_inert(open_page: Open) -> None:

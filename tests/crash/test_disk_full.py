@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,37 @@ async def sound(folder: Path) -> object:
     seen = await look(store)
     await store.close()
     return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "threads"])
+@pytest.mark.parametrize("leave", [0, 100_000])
+@pytest.mark.parametrize("small_disk", [24], indirect=True)
+def test_an_instance_can_be_deleted_on_a_full_disk(small_disk: Path, inline: bool, leave: int) -> None:
+    """T14: S12, L6: the reserve is enough to hide it; what there was no room to purge goes when there is."""
+
+    async def main() -> None:
+        store = store_at(small_disk, inline=inline)
+        await store.open()
+        n = await born(store, "one")
+        beside = await born(store, "beside")
+        for _ in range(800):
+            await store.append(Append(n, Batch(b"r" * 3_000), 0))
+        fill(small_disk, leave)
+        await until_full(store, n)
+        with pytest.raises(StoreFull):
+            await store.fork(n, 1, Address("toy", "fork"), Creation("u", "i", Batch(b"[]"), 1.0))
+        assert await store.delete(n)
+        assert await store.find(Address("toy", "one")) is None
+        await store.append(Append(beside, Batch(b'["goes on"]'), 0))
+        seen = await look(store)
+        await store.close()
+        (small_disk / "filler").unlink()
+        assert await sound(small_disk) == seen
+        with closing(sqlite3.connect(small_disk / "cairn.db")) as db:
+            assert db.execute("select count(*) from log where n = ?", (n,)).fetchone() == (0,)
+
+    asyncio.run(main())
 
 
 @pytest.mark.slow

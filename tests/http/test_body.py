@@ -37,7 +37,9 @@ class Client:
         raise AssertionError
 
 
-def body_of(client: Client, *headers: tuple[bytes, bytes], limits: HttpLimits = LIMITS, large: LargeBodies | None = None) -> Body:
+def body_of(
+    client: Client, *headers: tuple[bytes, bytes], limits: HttpLimits = LIMITS, large: LargeBodies | None = None
+) -> Body:
     return Body(client, headers, limits, large or LargeBodies(limits.large_bodies_max))
 
 
@@ -85,7 +87,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_any_of_it_is_read() 
 @pytest.mark.parametrize("length", [None, b"10"])
 def test_a_body_that_says_less_than_it_is_is_refused_at_the_limit(length: bytes | None) -> None:
     """X7: without a Content-Length (chunked), or with a false one, the bytes themselves are counted."""
-    client = Client((b"x" * 1_000 for _ in range(1_000)))
+    client = Client(b"x" * 1_000 for _ in range(1_000))
     headers = [(b"content-length", length)] if length else []
     problem = refused(body_of(client, *headers), 10_000)
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from tests.harness import golden
 from tests.harness.golden import History
+from tests.harness.playing import scene
 from tests.http.asking import Ask, opened
 
 from cairn import Agent, App
@@ -22,13 +23,19 @@ from cairn.harness.application import AgentApplication
 from cairn.harness.fork import FORKED, NOT_RUN_IN_FORK, UNKNOWN_IN_FORK, first_batch
 from cairn.harness.handle import ConversationHandle
 from cairn.harness.loop import Services
+from cairn.harness.merging import Merger
 from cairn.harness.messages import AssistantMessage, Text, ToolCall, ToolMessage
 from cairn.harness.submission import Stage
+from cairn.harness.usage import DELTAS
 from cairn.ids import SystemIds
 from cairn.runtime import records as r
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, Row, Store, WorkerRow
-from cairn.testing.scripted import Call, ScriptedModel, Stall
+from cairn.runtime.worker import WorkerSettings
+from cairn.testing import crash_points
+from cairn.testing.play import settled
+from cairn.testing.scripted import Call, Say, ScriptedModel, Stall, by_turn
+from cairn.testing.world import World
 
 HISTORIES = sorted(golden.FOLDER.glob("*.json"))
 
@@ -493,3 +500,141 @@ def test_a_fork_is_read_like_any_conversation_from_every_offset() -> None:
         assert {chunk["conversationId"] for chunk in whole} == {"conv_" + row.uid.removeprefix("inst_")}
 
     talk(main)
+
+
+# --- beside merged rows ---------------------------------------------------------------------------------------------
+
+
+async def settled_and_merged(app: App) -> tuple[ConversationHandle, Row]:
+    """A conversation with an answer of many deltas, which have become one row."""
+    conversation = app.conversation("toy", "c")
+    await (await conversation.send("Hello.")).reply()
+    found = await app.store.find(conversation.address)
+    assert found is not None
+    while True:
+        merged = [row for row in await app.store.read(found.n, -1) if row.merged_from is not None]
+        if merged:
+            return conversation, merged[0]
+        await asyncio.sleep(0.005)  # no one tells
+
+
+def many_deltas() -> ScriptedModel:
+    said = Say("One, two, three, four.", chunk=2, pause=0.03)
+    return ScriptedModel(lambda request: said if len(request.messages) == 1 else "Fine.")
+
+
+def test_a_fork_inside_a_merged_range_parts_at_its_end_and_says_so() -> None:
+    """S3: its first own batch is right for that place; what was said is whole."""
+
+    async def main(app: App, ask: Ask) -> None:
+        _, row = await settled_and_merged(app)
+        assert row.merged_from is not None and row.merged_from < row.ordinal
+        answer = await ask("POST", "/agents/toy/c/fork", {"id": "d", "offset": offsets.text(row.merged_from)})
+        history = (await ask("GET", "/agents/toy/d")).json
+
+        assert answer.json["offset"] == offsets.text(row.ordinal)
+        assert history["messages"][1]["parts"] == [{"type": "text", "text": "One, two, three, four.", "state": "done"}]
+        assert history["settlements"][0]["outcome"] == "aborted"
+        assert (await (await app.conversation("toy", "d").send("And?")).reply()).text == "Fine."
+
+    talk(main, many_deltas(), settings=WorkerSettings(tidy_seconds=0.05))
+
+
+def test_s3_a_fork_that_meets_a_merge_parts_where_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3: rows are merged between the look at where it may part and the parting: it is done again for the right place."""
+
+    async def main(app: App, ask: Ask) -> None:
+        conversation = app.conversation("toy", "c")
+        await (await conversation.send("Hello.")).reply()
+        found = await app.store.find(conversation.address)
+        assert found is not None and app.worker is not None
+        rows = [row for row in await app.store.read(found.n, -1) if row.batch.records.startswith(DELTAS)]
+        boundary, asked = app.store.boundary, 0
+
+        async def late(n: int, at: int) -> int:
+            nonlocal asked
+            asked += 1
+            answer = await boundary(n, at)
+            if asked == 1:
+                merger = Merger(lambda row: decode(row.batch.records))
+                for row in rows:
+                    assert merger.feed(row) is None
+                merge = merger.end()
+                assert merge is not None and await app.store.merge(n, merge.first, merge.last, merge.batch)
+            return answer
+
+        monkeypatch.setattr(app.store, "boundary", late)
+        forked = await conversation.fork(rows[1].ordinal, "d")
+        made = await app.store.find(forked.address)
+
+        assert made is not None and made.fork_offset == rows[-1].ordinal
+        first = decode((await app.store.read(made.n, rows[-1].ordinal))[0].batch.records)[0]
+        assert isinstance(first, r.InstanceForked) and first.offset == rows[-1].ordinal
+        assert len(await app.store.instances()) == 2 and await app.store.check() == []
+
+    talk(main, many_deltas(), settings=WorkerSettings(tidy_seconds=None))
+
+
+def test_s3_a_client_inside_a_merged_range_is_given_the_conversation_once_and_reads_on() -> None:
+    """S3: one reset with the snapshot at the head; clients at its ends, or before it, see nothing unusual."""
+
+    async def main(app: App, ask: Ask) -> None:
+        _, row = await settled_and_merged(app)
+        assert row.merged_from is not None
+
+        async def kinds(after: int) -> list[str]:
+            answer = await ask("GET", f"/agents/toy/c?view=updates&offset={offsets.text(after)}")
+            return [chunk["type"] for chunk in answer.json[1:]]
+
+        history = (await ask("GET", "/agents/toy/c")).json
+        for after in range(row.merged_from, row.ordinal):
+            answer = await ask("GET", f"/agents/toy/c?view=updates&offset={offsets.text(after)}")
+            [reset] = answer.json[1:]
+            assert reset["type"] == "conversation-reset" and reset["snapshot"]["messages"] == history["messages"]
+            assert answer.headers["stream-next-offset"] == history["offset"]
+        for after in (-1, row.merged_from - 1, row.ordinal):
+            assert "conversation-reset" not in (await kinds(after))[after == -1 :]
+        assert (await kinds(row.merged_from - 1))[0] == "message-delta"
+
+    talk(main, many_deltas(), settings=WorkerSettings(tidy_seconds=0.05))
+
+
+# --- whatever dies --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_t3_a_crash_anywhere_while_a_conversation_is_forked_costs_nothing() -> None:
+    """T3, S1, S2, S7: before and after each write: there is one fork, whole, and both are answered. Its maker asks again under
+    the same id, and takes the Conflict for success."""
+
+    async def client(conversation: ConversationHandle, world: World) -> None:
+        first = await conversation.send("Hello.", key="0")
+        try:
+            await conversation.fork(id="d")
+        except Conflict:
+            pass
+        forked = ConversationHandle(
+            conversation._application,
+            conversation._store,
+            conversation._clock,
+            conversation._ids,
+            Address(conversation.address.kind, "d"),
+        )
+        await settled(await forked.send("And here?", key="0"))
+        await settled(first)
+        await settled(await conversation.send("And there?", key="1"))
+
+    for crash in crash_points():
+        done = scene(script=by_turn([Say("Fine.", chunk=2)] * 3), client=client, crashes=[crash])
+        source, fork = done.run.logs
+        assert fork.instance.forked_from == source.instance.n
+        assert outcomes(source.rows)[-1] == outcomes(fork.rows)[-1] == ("completed", "Fine.")
+        assert len(outcomes(source.rows)) == 2
+        if not crash.reached:
+            break
+
+
+def outcomes(rows: list[Row]) -> list[tuple[str, str]]:
+    records = [record for row in rows for record in decode(row.batch.records) if isinstance(record, r.FiberSettled)]
+    results = [(record.outcome, msgspec.json.decode(record.result)) for record in records]
+    return [(outcome, result["text"] if result else "") for outcome, result in results]

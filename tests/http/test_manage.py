@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from tests.http.asking import Ask, opened
 
-from cairn import Agent, App
+from cairn import Agent, App, local
+from cairn.errors import NotFound
 from cairn.framework.http import manage, offsets
 from cairn.framework.http.auth import EVERY_GRANT, Credentials, Grant, Identity
 from cairn.framework.http.limits import HttpLimits
@@ -301,6 +303,55 @@ def test_s4_who_works_on_a_deleted_conversation_stops_without_a_word(caplog: pyt
     with caplog.at_level(logging.WARNING):
         talk(main, [Agent("toy", model=model)])
     assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_s4_another_process_may_delete_what_is_worked_on_here(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """S4, L5: the owner learns it from the store, through which alone the two know of each other."""
+    path = str(tmp_path / "cairn.db")
+    model = ScriptedModel(lambda request: Stall("One "))
+
+    async def run() -> None:
+        agent = Agent("toy", model=model)
+        async with App([agent], store=path) as owner, opened(App([agent], store=path, serve=False)) as other:
+            conversation = owner.conversation("toy", "c")
+            receipt = await conversation.send("Hello.")
+            async for event in conversation.follow(receipt.offset):
+                if type(event).__name__ == "MessageDelta":
+                    break
+            follower = asyncio.ensure_future(receipt.reply())
+            assert (await other("DELETE", "/agents/toy/c")).json == {"deleted": True}
+            assert owner.worker is not None
+            await owner.worker.idle()
+
+            assert owner.worker.running == [] and model.closed == 1
+            with pytest.raises(NotFound):
+                await follower
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(asyncio.wait_for(run(), 20))
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_what_sandboxes_kept_of_a_deleted_conversation_is_gone(tmp_path: Path) -> None:
+    """X11: its files go with it; another conversation's stay."""
+
+    async def run() -> None:
+        agent = Agent("toy", model=ScriptedModel(lambda request: "Fine."), sandbox=local(cwd=str(tmp_path)))
+        async with App([agent], store=str(tmp_path / "cairn.db")) as app:
+            rows = []
+            for id in ("c", "d"):
+                conversation = await said(app, id, "Hello.")
+                row = await app.store.find(conversation.address)
+                assert row is not None
+                (tmp_path / row.uid / "output").mkdir(parents=True)
+                (tmp_path / row.uid / "output" / "1.txt").write_text("long")
+                rows.append(row)
+            assert await app.conversation("toy", "c").delete()
+
+            assert not (tmp_path / rows[0].uid).exists()
+            assert (tmp_path / rows[1].uid / "output" / "1.txt").exists()
+
+    asyncio.run(run())
 
 
 def test_who_follows_a_deleted_conversation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

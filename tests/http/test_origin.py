@@ -85,7 +85,9 @@ def test_a_name_that_is_not_ours_is_misdirected(host: str) -> None:
     assert refused(("host", host), rules=APP) == 421
 
 
-@pytest.mark.parametrize("host", ["agents.example.com", "agents.example.com:443", "a.internal.example.com", "AGENTS.example.com"])
+@pytest.mark.parametrize(
+    "host", ["agents.example.com", "agents.example.com:443", "a.internal.example.com", "AGENTS.example.com"]
+)
 def test_a_name_the_application_gave_is_ours(host: str) -> None:
     allowed(("host", host), rules=APP)
 
@@ -148,7 +150,13 @@ def test_any_port_of_this_machine_may_be_allowed(origin: str) -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["http://localhost:3000.evil.example", "http://localhost:", "http://localhost.evil", "https://localhost:1", "http://localhost:x"],
+    [
+        "http://localhost:3000.evil.example",
+        "http://localhost:",
+        "http://localhost.evil",
+        "https://localhost:1",
+        "http://localhost:x",
+    ],
 )
 def test_a_name_that_only_begins_like_this_machine_is_not(origin: str) -> None:
     rules = OriginRules(origins=LOOPBACK_ORIGINS)
@@ -299,7 +307,9 @@ def test_loopback_is_recognised_in_every_spelling() -> None:
 # --- what cannot be meant -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("origin", ["*", "app.example.com", "https://*.example.com", "https://app.example.com/", "ftp://a", "null"])
+@pytest.mark.parametrize(
+    "origin", ["*", "app.example.com", "https://*.example.com", "https://app.example.com/", "ftp://a", "null"]
+)
 def test_what_is_no_origin_cannot_be_allowed(origin: str) -> None:
     with pytest.raises(UsageError, match="origin"):
         OriginRules(origins=(origin,))

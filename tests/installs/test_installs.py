@@ -132,7 +132,7 @@ def test_the_base_install_can_keep_a_store_and_define_an_agent(installed: Path, 
     checked = run(str(installed / "cairn"), "store", "check", "--store", "it.db", cwd=tmp_path).stdout
     agent = run(python, "-c", "import cairn; print(cairn.Agent('a', model='anthropic:x').name)", cwd=tmp_path).stdout
 
-    assert kept == ["1", "0"]
+    assert kept == ["2", "0"]
     assert "no problems" in checked
     assert agent == "a\n"
 

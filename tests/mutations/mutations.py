@@ -15,6 +15,10 @@ READS = "src/cairn/runtime/storage/reads.py"
 QUERIES = "src/cairn/runtime/storage/queries.sql"
 OPENING = "src/cairn/runtime/storage/opening.py"
 LEASE = "src/cairn/runtime/storage/lease.py"
+SQLITE = "src/cairn/runtime/storage/sqlite.py"
+DELETING = "src/cairn/runtime/storage/deleting.py"
+FORKING = "src/cairn/runtime/storage/forking.py"
+MERGING = "src/cairn/runtime/storage/merging.py"
 FIBER = "src/cairn/runtime/fiber.py"
 OWNERS = "src/cairn/runtime/owners.py"
 WORKER = "src/cairn/runtime/worker.py"
@@ -25,6 +29,9 @@ EFFECTS = "tests/mutations/test_effect_canaries.py"
 THREADS = "tests/runtime/storage/test_threads.py"
 LEASES = "tests/runtime/test_lease.py"
 WORKERS = "tests/runtime/test_worker.py"
+DELETED = "tests/runtime/storage/test_deleting.py"
+FORMATS = "tests/runtime/storage/test_format.py"
+LOGS = "tests/runtime/test_whole_logs.py"
 DAMAGED = "tests/runtime/storage/test_corruption.py::test_a_damaged_log_is_refused_by_name"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
@@ -202,6 +209,127 @@ MUTATIONS = [
         old="if write.expected_head is not None and write.expected_head != life.head:",
         new="if False:",
         tests=(f"{CANARIES}::test_an_owner_does_not_go_to_sleep_over_a_request_it_has_not_seen",),
+    ),
+    # --- whole logs
+    Mutation(
+        name="a deleted instance takes no writes",
+        promise="S4",
+        file=QUERIES,
+        old="epoch, owner from instances where n = ? and deleted_at is null",
+        new="epoch, owner from instances where n = ?",
+        tests=memory("a_deleted_source_stays_for_its_fork_only"),
+    ),
+    Mutation(
+        name="a deleted instance is not read",
+        promise="S12",
+        file=QUERIES,
+        old="(select head from instances where n = :n and deleted_at is null)",
+        new="(select head from instances where n = :n)",
+        tests=memory("a_deleted_source_stays_for_its_fork_only"),
+    ),
+    Mutation(
+        name="what a fork shares is not purged",
+        promise="S3",
+        file=DELETING,
+        old="floor = shared if shared is not None else",
+        new="floor =",
+        tests=memory("a_deleted_source_stays_for_its_fork_only"),
+    ),
+    Mutation(
+        name="a purge is finished by the next opening",
+        promise="S12",
+        file=SQLITE,
+        old="        if not is_purged:",
+        new="        if False:",
+        tests=(f"{DELETED}::test_a_deletion_that_was_cut_short_is_finished_by_the_next_opening",),
+    ),
+    Mutation(
+        name="freed pages are overwritten",
+        promise="S12",
+        file="src/cairn/runtime/storage/connection.py",
+        old='"pragma secure_delete=ON"',
+        new='"pragma secure_delete=FAST"',
+        tests=(f"{DELETED}::test_what_was_deleted_is_not_in_the_files_any_more",),
+    ),
+    Mutation(
+        name="a deletion is synced",
+        promise="S1",
+        file=SQLITE,
+        old="deleting.delete(db, n, now), synced=True",
+        new="deleting.delete(db, n, now), synced=False",
+        tests=power_cut("deletions"),
+    ),
+    Mutation(
+        name="a fork is synced",
+        promise="S1",
+        file=SQLITE,
+        old="address, creation, boot), synced=True",
+        new="address, creation, boot), synced=False",
+        tests=power_cut("forks"),
+    ),
+    Mutation(
+        name="a fork stays with its tenant",
+        promise="S12",
+        file=FORKING,
+        old="if found.address.tenant != address.tenant:",
+        new="if False:",
+        tests=memory("a_fork_stays_with_its_tenant"),
+    ),
+    Mutation(
+        name="a fork keeps the content it shares",
+        promise="S1",
+        file=FORKING,
+        old='    connection.execute(query("fork_references"), {"n": n, "source": source, "offset": place.ordinal})',
+        new="    pass",
+        tests=memory("a_fork_keeps_the_content_its_beginning_refers_to"),
+    ),
+    Mutation(
+        name="epochs go on in a fork",
+        promise="S4",
+        file=FORKING,
+        old='    [(epoch,)] = connection.execute(query("find_row_epoch"), place)',
+        new="    epoch = 0",
+        tests=memory("a_fork_has_no_owner_and_its_sources_owner_cannot_write_to_it"),
+    ),
+    Mutation(
+        name="rows between which a fork parts are not merged",
+        promise="S3",
+        file=MERGING,
+        old='return connection.execute(query("merge_forks"), around) == [(0,)]',
+        new="return True",
+        tests=memory("a_range_in_which_a_fork_parts_is_not_merged"),
+    ),
+    Mutation(
+        name="merged rows are not merged again",
+        promise="S3",
+        file=MERGING,
+        old="or (lowest, highest) != (first, last) or merged:",
+        new="or (lowest, highest) != (first, last):",
+        tests=memory("what_overlaps_a_merged_range_is_not_merged"),
+    ),
+    Mutation(
+        name="folds inside a merged range are dropped",
+        promise="S3",
+        file=MERGING,
+        old='    connection.execute(query("merge_checkpoints"), around)',
+        new="    pass",
+        tests=memory("folds_inside_a_merged_range_are_dropped"),
+    ),
+    Mutation(
+        name="a fold inside a merged range is made anew",
+        promise="S3",
+        file="src/cairn/runtime/instance.py",
+        old="if row.merged_from is not None and row.merged_from <= self.head < row.ordinal:",
+        new="if False:",
+        tests=(f"{LOGS}::test_a_fold_catches_up_over_rows_that_were_merged_wherever_it_stands",),
+    ),
+    Mutation(
+        name="an older store in use is not migrated",
+        promise="S15",
+        file=OPENING,
+        old="                users.require_alone(path)",
+        new="                pass",
+        tests=(f"{FORMATS}::test_an_older_store_is_not_migrated_under_a_process_that_has_it_open",),
     ),
     # --- effects
     Mutation(

@@ -35,9 +35,9 @@ def why_not() -> str | None:
     """Why nothing of this can run here; None when it can."""
     missing = [name for name in ("node", "npm") if shutil.which(name) is None]
     if missing:
-        return f"{' and '.join(missing)} not found: the published clients need Node 20 or later"
+        return f"{' and '.join(missing)} not found: the published clients need Node 18 or later"
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    return None if int(version.lstrip("v").split(".")[0]) >= 20 else f"node is {version}; the clients need 20 or later"
+    return None if int(version.lstrip("v").split(".")[0]) >= 18 else f"node is {version}; the clients need 18 or later"
 
 
 def installed() -> Path:

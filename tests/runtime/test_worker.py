@@ -15,7 +15,7 @@ import pytest
 from tests.runtime.toy import Method, Toy, World, run
 
 from cairn.clock import SystemClock
-from cairn.errors import StoreError, UsageError
+from cairn.errors import NotFound, StoreError, UsageError
 from cairn.ids import SystemIds
 from cairn.runtime import records as r
 from cairn.runtime.client import Client
@@ -102,6 +102,26 @@ def test_a_lost_wake_up_costs_a_poll() -> None:
             return simulation.now() - asked
 
     assert play(main, {"run": nothing}) <= 5
+
+
+@pytest.mark.slow
+def test_content_nobody_refers_to_is_collected_once_an_hour() -> None:
+    """What a deleted conversation leaves behind, and what was stored for an append that never came, does not stay for ever."""
+
+    async def main(world: World, simulation: Simulation) -> list[bool]:
+        hash = await world.store.put_blob("default", b"for nobody")
+        there = []
+        async with worker(world):
+            for _ in range(2):
+                await simulation.clock.sleep(3_700)
+                try:
+                    await world.store.get_blob("default", hash)
+                    there.append(True)
+                except NotFound:
+                    there.append(False)
+        return there
+
+    assert play(main, {"run": nothing})[-1] is False
 
 
 def test_a_worker_leaves_kinds_alone_that_it_does_not_serve() -> None:

@@ -53,6 +53,9 @@ class Toy:
     def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
         return None
 
+    async def tidy(self, instance: Any) -> None:
+        return None
+
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         if fiber.method in self.methods:
             return None

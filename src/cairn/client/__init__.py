@@ -16,5 +16,8 @@ from cairn.client.chunks import Chunk
 from cairn.client.client import AgentCard, Client, Listed
 from cairn.client.conversation import Conversation, Receipt
 from cairn.client.history import Attachment, History, Message, Reply
+from cairn.client.inside import inside
 
-__all__ = ["AgentCard", "Attachment", "Chunk", "Client", "Conversation", "History", "Listed", "Message", "Receipt", "Reply"]
+__all__ = [
+    "AgentCard", "Attachment", "Chunk", "Client", "Conversation", "History", "Listed", "Message", "Receipt", "Reply", "inside",
+]  # fmt: skip

@@ -30,9 +30,7 @@ class _Accepted(msgspec.Struct, rename="camel"):
 
 
 class _Forked(msgspec.Struct):
-    url: str = ""
-    uid: str = ""
-    offset: str = BEGINNING
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +121,18 @@ class Conversation:
         answer = await self._connection.request("POST", self._under("abort"))
         return bool(answer.json(dict[str, Any]).get("aborted"))
 
-    async def fork(self, id: str, *, offset: str | None = None) -> Conversation:
-        """A new conversation `id` that begins as this one was at `offset` (by default: as it is now). *Raises* Conflict when
-        there is one of that id, NotFound."""
-        body = {"id": id} if offset is None else {"id": id, "offset": offset}
+    async def fork(self, at: str | None = None, id: str | None = None) -> Conversation:
+        """A new conversation `id` (by default, a name of the server's choice) that has all of this one up to the offset `at`
+        (by default, the head), and goes its own way. *Durable* when it returns. *Raises* Conflict when there is one of that
+        id, NotFound."""
+        body = {name: value for name, value in (("offset", at), ("id", id)) if value is not None}
         answer = await self._connection.request("POST", self._under("fork"), json=body, is_repeatable=False)
-        answer.json(_Forked)
-        return Conversation(self._connection, self.agent, id)
+        forked: _Forked = answer.json(_Forked)
+        return Conversation(self._connection, self.agent, forked.id)
 
     async def delete(self) -> bool:
-        """The conversation is gone, with its files; True when there was one."""
+        """There is no such conversation any more; whoever works on it or follows it stops. False: there was none (any more).
+        *Idempotent*."""
         try:
             await self._connection.request("DELETE", self.url)
         except NotFound:
@@ -189,8 +189,10 @@ class Conversation:
         return found
 
     async def export(self) -> AsyncGenerator[dict[str, Any], None]:
-        """Every batch of the log, in order, as it is stored."""
-        rest = b""
+        """All of it, as it is stored: what it is, then every batch of the log in order, then `{"end": offset}`.
+
+        *Raises* RemoteError when it is not whole: the conversation was deleted meanwhile, or the server stopped."""
+        rest, last = b"", dict[str, Any]()
         async with self._connection.stream(self._under("export"), {}) as response:
             parts = response.aiter_bytes()
             while True:
@@ -202,9 +204,10 @@ class Conversation:
                     raise unreachable(error, self.url) from error
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
-                    yield _batch(line)
-        if rest:
-            yield _batch(rest)
+                    last = _line(line)
+                    yield last
+        if rest or "end" not in last:
+            raise RemoteError(f"the export of {self.agent}/{self.id} is not whole; ask for it again", type="cut_off")
 
     async def attachment(self, id: str) -> Attachment:
         """An attachment's bytes. *Raises* NotFound."""
@@ -246,8 +249,8 @@ def _attachment(image: Image) -> dict[str, str]:
     return sent | ({"filename": image.filename} if image.filename else {})
 
 
-def _batch(line: bytes) -> dict[str, Any]:
+def _line(line: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise RemoteError(f"the export is cut off or not one: {error}", type="invalid_export") from None
+        raise RemoteError(f"the server sent a line that cannot be read: {error}", type="invalid_export") from None

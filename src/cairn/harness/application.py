@@ -23,9 +23,12 @@ from cairn.harness.loop import Loop, Services
 from cairn.harness.projection import PROJECTION, project
 from cairn.harness.sandbox.protocol import Sandbox
 from cairn.harness.settling import Reply
+from cairn.harness.tidying import tidy
 from cairn.harness.tools import Tool
+from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
+from cairn.runtime.instance import Instance
 from cairn.runtime.method import run_method
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import Durability
@@ -93,6 +96,11 @@ class AgentApplication:
         if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK):
             return None
         return r.ErrorInfo(kind="unknown_method", message=f"agent '{self.kind}' has no method '{fiber.method}'")
+
+    async def tidy(self, instance: Instance) -> None:
+        """The deltas of settled answers are merged."""
+        decoder = r.decoder(self.records)
+        await tidy(instance, lambda row: log.decode(decoder, row, str(instance.address)))
 
     async def run(self, fiber: Fiber) -> None:
         if fiber.state.method == h.SETTLED_HOOK:

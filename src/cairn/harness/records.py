@@ -87,6 +87,8 @@ class MessageDelta(Record, frozen=True, tag="message.delta"):
     block: int
     kind: Literal["text", "thinking"]
     text: str
+    lengths: tuple[int, ...] = ()
+    """In a merged row: how many characters each of the rows had that it was merged from, ordinal by ordinal."""
 
 
 class MessageCompleted(Record, frozen=True, tag="message.completed"):

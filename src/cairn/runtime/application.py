@@ -13,6 +13,7 @@ from cairn.runtime.state import FiberState
 
 if TYPE_CHECKING:
     from cairn.runtime.fiber import Fiber
+    from cairn.runtime.instance import Instance
 
 
 class Application(Protocol):
@@ -71,6 +72,10 @@ class Application(Protocol):
 
         None when they are fine. Only a defect of the application leads here; it then costs a fiber instead of an instance."""
         return None
+
+    async def tidy(self, instance: Instance) -> None:
+        """Called by the owner when the instance has had nothing to do for a while, beside everything else: make what is settled
+        smaller. Nothing depends on it; it may be cancelled anywhere."""
 
     async def run(self, fiber: Fiber) -> None:
         """Carry the fiber on from where the log says it is, until it is settled or parked in the log.

@@ -175,6 +175,8 @@ class Instance(Fold):
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False
+        self.tidied: int | None = None
+        """The ordinal up to which the application has tidied up; None: it has not looked since the instance was activated."""
         self.on_written: Callable[[int, Sequence[r.Record]], None] = lambda ordinal, records: None
         """Told of each batch written here, once it is durable and folded, in order; must not raise and must not wait."""
         self._turn = asyncio.Lock()

@@ -210,6 +210,9 @@ class ObjectApplication:
     def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
         return None
 
+    async def tidy(self, instance: Instance) -> None:
+        return None
+
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         method = self._methods.get(fiber.method)
         if method is None:

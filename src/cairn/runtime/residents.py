@@ -50,6 +50,7 @@ class Residents:
         worker: str,
         threads: Threads,
         idle_seconds: float,
+        tidy_seconds: float | None,
         on_change: Callable[[], None],
     ) -> None:
         self.troubles = Troubles()
@@ -60,6 +61,7 @@ class Residents:
         self._worker = worker
         self._threads = threads
         self._idle_seconds = idle_seconds
+        self._tidy_seconds = tidy_seconds
         self._on_change = on_change
         self._by_instance: dict[int, _Resident] = {}
         self._orphans: set[int] = set()
@@ -155,7 +157,9 @@ class Residents:
             instance = await self._load(resident.due)
             if instance is None or not await instance.claim():
                 return
-            resident.runner = Runner(instance, idle_seconds=self._idle_seconds, on_quiet=self._on_change)
+            resident.runner = Runner(
+                instance, idle_seconds=self._idle_seconds, tidy_seconds=self._tidy_seconds, on_quiet=self._on_change
+            )
             if self._stopping:
                 resident.runner.stop()
             await resident.runner.run()

@@ -43,18 +43,29 @@ class _End(Enum):
 class Runner:
     """Runs one instance until it is idle for `idle_seconds`, is fenced, or is told to stop; then it hibernates.
 
-    `on_quiet` is called whenever it finds nothing to do.
+    `on_quiet` is called whenever it finds nothing to do. After `tidy_seconds` of that the application may tidy up, beside
+    whatever comes next.
     """
 
-    def __init__(self, instance: Instance, *, idle_seconds: float, on_quiet: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        idle_seconds: float,
+        tidy_seconds: float | None = None,
+        on_quiet: Callable[[], None] = lambda: None,
+    ) -> None:
         self.instance = instance
         self.idle_seconds = idle_seconds
+        self.tidy_seconds = tidy_seconds
         self.is_quiet = False
         self._on_quiet = on_quiet
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[tuple[str, int], float] = {}
         self._bell = asyncio.Event()
         self._stopping = False
+        self._tidying: asyncio.Task[None] | None = None
+        self._tidied_head = -1
 
     def stop(self) -> None:
         """Ask for a clean stop: nothing new is started, what runs is interrupted and goes on elsewhere."""
@@ -82,13 +93,16 @@ class Runner:
             raise
         finally:
             forget()
-            watcher.cancel()
+            beside = [watcher] if self._tidying is None else [watcher, self._tidying]
+            for task in beside:
+                task.cancel()
             await self._cancel_all()
-            await asyncio.gather(watcher, return_exceptions=True)
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _once(self, watcher: asyncio.Task[None]) -> bool:
         """Work until there is a reason to let go, and let go; False when something new came in between."""
         end = await self._work(watcher)
+        await self._end_tidying()
         if end is not _End.IDLE:
             await self._cancel_all()
         if end is _End.LOST:
@@ -113,10 +127,11 @@ class Runner:
             occurs = await self._fire()
             wait = _sooner(self._start_ready(), occurs)
             if not self._tasks:
-                linger = idle_since + self.idle_seconds - clock.monotonic()
-                if linger <= 0:
+                quiet = clock.monotonic() - idle_since
+                if quiet >= self.idle_seconds:
                     return _End.IDLE
-                wait = linger if wait is None else min(wait, linger)
+                waits = (wait, self.idle_seconds - quiet, self._tidy_in(quiet))
+                wait = min(each for each in waits if each is not None)
                 self._settle_down()
             await nap(self._bell, wait)
             if self._tasks:
@@ -131,6 +146,32 @@ class Runner:
             self.instance.clock.set()
         self.is_quiet = True
         self._on_quiet()
+
+    def _tidy_in(self, quiet: float) -> float | None:
+        """Seconds until it is time to tidy up; when it is, that has begun. None when there is nothing new to look at."""
+        head = self.instance.head
+        if self.tidy_seconds is None or self._tidying is not None or head == self._tidied_head:
+            return None
+        if quiet < self.tidy_seconds:
+            return self.tidy_seconds - quiet
+        self._tidied_head = head
+        self._tidying = asyncio.create_task(self._tidy(), name=f"tidying {self.instance.address}")
+        return None
+
+    async def _tidy(self) -> None:
+        try:
+            await self.instance.application.tidy(self.instance)
+        except Exception as error:
+            logger.warning("%s could not be tidied up; it stays as it is: %s", self.instance.address, error)
+        finally:
+            self._tidying = None
+
+    async def _end_tidying(self) -> None:
+        """Nobody tidies up any more: a step that was begun is finished by the store, the rest is for another time."""
+        tidying = self._tidying
+        if tidying is not None:
+            tidying.cancel()
+            await asyncio.wait({tidying})
 
     def _candidates(self) -> list[FiberState]:
         return list(candidates(self.instance.runtime, serial=self.instance.application.serial))

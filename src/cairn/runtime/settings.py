@@ -36,6 +36,9 @@ POLL_SECONDS = 5.0
 INSTANCES_MAX = 500
 #: Seconds an instance with nothing to do stays in memory: the next message of a conversation finds it there.
 IDLE_SECONDS = 10.0
+#: Seconds an instance must have had nothing to do before it is tidied up. Who follows it live has read on by then: merging rows
+#: under a reader costs him a look at the whole conversation.
+TIDY_SECONDS = 3.0
 #: Seconds a stopping worker gives its work to end and be released (L6).
 DRAIN_SECONDS = 30.0
 #: Threads for functions that are not `async`: as many blocking calls as run at a time; the others queue.
@@ -47,6 +50,10 @@ POISON_BACKOFF_MAX_SECONDS = 60.0
 BLOCKED_RECHECK_SECONDS = 60.0
 #: Seconds after which the lease row of a worker that nobody can prove dead is removed: far beyond any pause we know.
 FORGET_WORKER_SECONDS = 3600.0
+#: Seconds between two collections of content that nothing refers to any more, and how long such content is kept: what was stored
+#: for an append that has not come yet is among it.
+COLLECT_SECONDS = 3600.0
+COLLECT_GRACE_SECONDS = 3600.0
 #: Seconds an owner goes on asking a store that is busy or full to take its append, and the pause between two tries.
 APPEND_RETRY_SECONDS = 60.0
 APPEND_RETRY_WAIT_SECONDS = 0.5

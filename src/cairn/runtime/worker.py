@@ -47,6 +47,8 @@ class WorkerSettings:
 
     lease_seconds: float = settings.LEASE_SECONDS
     idle_seconds: float = settings.IDLE_SECONDS
+    tidy_seconds: float | None = settings.TIDY_SECONDS
+    """None: what is settled stays as it was written."""
     instances_max: int = settings.INSTANCES_MAX
     sweep_seconds: float = settings.SWEEP_SECONDS
     scan_gap_seconds: float = settings.SCAN_GAP_SECONDS
@@ -96,6 +98,7 @@ class Worker:
             worker=self.id,
             threads=self._threads,
             idle_seconds=settings.idle_seconds,
+            tidy_seconds=settings.tidy_seconds,
             on_change=self._stir,
         )
         self._stop = asyncio.Event()
@@ -105,6 +108,7 @@ class Worker:
         self._pulse: asyncio.Task[None] | None = None
         self._row: WorkerRow | None = None
         self._swept = self._scanned = float("-inf")
+        self._collected = clock.monotonic()
 
     # --- its life
 
@@ -278,6 +282,9 @@ class Worker:
         if self._standing() is Standing.LOST:
             await self._lose_lease()
         await self._residents.return_orphans()
+        if self._swept >= self._collected + settings.COLLECT_SECONDS:
+            self._collected = self._swept
+            await self.store.collect_blobs(settings.COLLECT_GRACE_SECONDS)
 
     def _standing(self) -> Standing:
         until = self._census.lease_until.get(self.id)

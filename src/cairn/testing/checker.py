@@ -128,7 +128,7 @@ def _check_writes(log: Log, operations: list[Operation], power_cut: bool, others
                 if not _may_be_missing(operation, ordinal, log.rows, power_cut):
                     yield Violation("S1", where, f"{operation} was acknowledged at {ordinal}, which is missing")
                 continue
-            if row.batch.records != batch:
+            if row.batch.records != batch and not (row.merged_from is not None and _is_delta(operation)):
                 yield Violation("S3", where, f"{operation} was acknowledged at {ordinal}, which holds something else")
             if ordinal in explained:
                 yield Violation("S5", where, f"{explained[ordinal]} and {operation} were both given {ordinal}")
@@ -167,10 +167,13 @@ def _written(operation: Operation) -> Iterator[tuple[bytes, int | None]]:
 
 
 def _may_be_missing(operation: Operation, ordinal: int, rows: list[Row], power_cut: bool) -> bool:
-    is_delta = operation.name == "append" and operation.arguments[0].durability is Durability.DELTA
     is_merged = any(row.merged_from is not None and row.merged_from <= ordinal <= row.ordinal for row in rows)
     is_at_the_end = not any(row.ordinal > ordinal for row in rows)
-    return is_delta and (is_merged or (power_cut and is_at_the_end))
+    return _is_delta(operation) and (is_merged or (power_cut and is_at_the_end))
+
+
+def _is_delta(operation: Operation) -> bool:
+    return operation.name == "append" and operation.arguments[0].durability is Durability.DELTA
 
 
 def _check_repeats(log: Log, operations: list[Operation]) -> Iterator[Violation]:

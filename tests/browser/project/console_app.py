@@ -75,7 +75,8 @@ THOUGHT = "They want to know about the door. I should look at the log first, and
 SCENES: dict[str, list[Reply]] = {
     "say": [Say("It is said.")],
     "stream": [Say(" ".join(f"word{number}" for number in range(60)) + ".", chunk=10, pause=0.03)],
-    "count": [Say(" ".join(f"n{number}" for number in range(150)) + " end", chunk=7, pause=0.03)],
+    "count": [Say(" ".join(f"n{number}" for number in range(150)) + " end", chunk=7, pause=0.02)],
+    "long": [Say("\n\n".join(f"Line {number} of a long answer." for number in range(60)))],
     "think": [Say("I thought about it.", thinking=THOUGHT)],
     "weather": [[Say("I look."), Call("weather", {"city": "Oslo"})], Say("It is fine in Oslo.")],
     "slowly": [Call("slowly", {}), Say("That took a while.")],

@@ -59,7 +59,7 @@ def test_no_process_between_worker_and_command_carries_the_environment(tmp_path:
     monkeypatch.setenv("PROVIDER_API_KEY", "canary")
 
     async def body(sandbox: LocalSandbox) -> tuple[bytes, bytes]:
-        read = await sandbox.exec("tr '\\0' '\\n' < /proc/$PPID/environ; ls /proc/$$/fd | wc -l")
+        read = await sandbox.exec("tr '\\0' '\\n' < /proc/$PPID/environ; ls /proc/$$/fd > list; wc -l < list")
         return read.output, (await sandbox.exec("cat /proc/$PPID/cmdline")).output
 
     environ, cmdline = inside(local(tmp_path), tmp_path, body)

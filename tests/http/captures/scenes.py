@@ -123,6 +123,7 @@ def _tools(agent: Agent[Unlocked], scene: Scene) -> None:
     @agent.tool
     async def get_weather(ctx: Context[Unlocked], city: str) -> dict[str, Any]:
         """Look outside."""
+        await asyncio.sleep(0.1 if city == "Oslo" else 0.2)
         return {"city": city, "tempC": 7}
 
     @agent.tool

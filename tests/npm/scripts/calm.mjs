@@ -51,7 +51,10 @@ await report({
       if (watched.now().phase === 'absent') watched.refresh();
       await watched.settled(admission.submissionId);
     }
-    return { replies, ...(await compared(client, watched)) };
+    const last = await client.send(user('hello'));
+    const { events } = await waited(client, { ...last, offset: '-1' });
+    await watched.settled(last.submissionId);
+    return { replies, events, ...(await compared(client, watched)) };
   },
 
   async slash(name) {

@@ -13,8 +13,8 @@ export const [base, project] = process.argv.slice(2);
 export const LONG = Array.from({ length: 80 }, (_, number) => `w${number}`).join(' ');
 
 /** The client of one conversation; `id` is encoded, as an application has to. */
-export function conversation(id, agent = 'clerk', at = base) {
-  return createFlueClient({ url: `${at}/agents/${agent}/${encodeURIComponent(id)}` });
+export function conversation(id, agent = 'clerk', at = base, options = {}) {
+  return createFlueClient({ url: `${at}/agents/${agent}/${encodeURIComponent(id)}`, ...options });
 }
 
 export const user = (body, attachments) => ({ message: { kind: 'user', body, ...(attachments && { attachments }) } });
@@ -49,8 +49,6 @@ export function watch(client, live) {
     refresh: () => observation.refresh(),
     close: () => observation.close(),
     now: () => observation.getSnapshot(),
-    /** The text is expected to begin anew: another life of the conversation. */
-    forget: () => { text = ''; seen.jumps.length = 0; },
     /** The first observed snapshot for which `condition` holds. */
     until(condition) {
       return new Promise((resolve) => {

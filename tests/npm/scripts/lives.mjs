@@ -1,7 +1,7 @@
 // What an application sees when the server under it ends, killed or stopped, and another one takes its place. Which of the two it
 // was, this process does not know: it asks for the next life when everything is in the middle of something.
 
-import { ask, compared, conversation, report, user, waited, watch } from './common.mjs';
+import { ask, compared, conversation, refusal, report, user, waited, watch } from './common.mjs';
 
 const here = [];
 let begin;
@@ -48,6 +48,21 @@ const scenarios = {
     await both;
     await Promise.all([watched.settled(first.submissionId), watched.settled(second.submissionId)]);
     return { first, second, both: await both, ...(await compared(client, watched)) };
+  },
+
+  async keyed(name) {
+    const client = conversation(name);
+    const copies = (body, idempotencyKey, count) =>
+      Promise.all(Array.from({ length: count }, () => client.send({ ...user(body), idempotencyKey })));
+    const before = await copies('until killed', 'running', 2);
+    const watched = watch(client, 'sse');
+    await across(watched.says('w3 '));
+    const again = await copies('until killed', 'running', 5);
+    const other = await refusal(client.send({ ...user('hello'), idempotencyKey: 'running' }));
+    const replies = await Promise.all(again.map((each) => client.read(each)));
+    await watched.settled(before[0].submissionId);
+    const late = await copies('until killed', 'running', 2);
+    return { receipts: [...before, ...again, ...late], other, replies, ...(await compared(client, watched)) };
   },
 
   async idle(name) {

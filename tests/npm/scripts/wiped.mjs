@@ -30,7 +30,6 @@ const { url } = await ask('wipe');
 const other = conversation('again', 'clerk', url);
 for (const body of ['think', 'weather', 'hello']) await other.wait(await other.send(user(body)));
 await conversation('waiting', 'clerk', url).send({ ...user('think'), ...named });
-for (const each of [...first.watching, ...second.watching]) each.forget();
 await ask('return');
 
 async function observed(client, watching, condition) {

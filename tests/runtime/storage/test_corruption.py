@@ -10,7 +10,8 @@ from tests.runtime.storage.helpers import born, folder, opened, tamper
 
 from cairn.errors import StoreCorrupt
 from cairn.runtime.storage import SqliteStore
-from cairn.runtime.storage.store import Append, Batch, Problem
+from cairn.runtime.storage.row import checksum
+from cairn.runtime.storage.store import Address, Append, Batch, Creation, Problem
 
 #: What is done to a store whose instance 1 has ordinals 0 to 9: the change, and what the refusal names.
 DAMAGE = [
@@ -183,3 +184,51 @@ def test_a_problem_says_where_and_what() -> None:
     """S14: it is data, for a person and for a program."""
     problem = Problem("instance 1", "does not match")
     assert (problem.where, problem.what) == ("instance 1", "does not match")
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("update log set records = x'78' where n = 1 and ordinal = 2", "instance 1, ordinal 2: the row does not match"),
+        ("delete from log where n = 1 and ordinal = 2", "follows 2, but the row before it is 1"),
+        ("delete from log where n = 1 and ordinal = 4", "ordinal 4: the row is missing"),
+        ("delete from log where n = 3 and ordinal = 5", "ends at"),
+        ("update log set prev = 3 where n = 3 and ordinal = 5", "follows 3, but the row before it is 4"),
+        ("update instances set fork_offset = 3 where n = 3", "follows 4, but the row before it is 3"),
+    ],
+)
+def test_damage_to_what_a_fork_shares_is_refused_and_found(sql: str, what: str) -> None:
+    """S2, S14: a fork's log is verified through all its pieces."""
+
+    async def main(path: str) -> None:
+        store = await damaged(path, "update log set prev = prev")
+        forked = await store.fork(1, 4, Address("toy", "fork"), Creation("u", "i", Batch(b"[]"), 1.0))
+        assert forked.n == 3 and len(await store.read(3, -1)) == 6
+        await store.close()
+        tamper(path, sql)
+        store = await opened(path, inline=True)
+        with pytest.raises(StoreCorrupt, match=what):
+            await store.read(3, -1)
+        assert await store.check() != []
+        await store.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))
+
+
+def test_a_merged_row_that_stands_for_what_it_cannot_is_found() -> None:
+    """S14: its range lies between the row before it and itself."""
+
+    async def main(path: str) -> None:
+        store = await damaged(path, "update log set prev = prev")
+        assert await store.merge(1, 3, 6, Batch(b"[]"))
+        await store.close()
+        sum = checksum(1, 6, 2, 0, b"[]", b"", 0, 1)
+        tamper(path, "update log set merged_from = 1, checksum = ? where n = 1 and ordinal = 6", sum)
+        store = await opened(path, inline=True)
+        [problem] = await store.check()
+        assert problem.where.endswith("ordinal 6") and "not between 2 and it" in problem.what
+        await store.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))

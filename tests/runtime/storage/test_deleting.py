@@ -65,6 +65,7 @@ def test_what_was_deleted_is_not_in_the_files_any_more(inline: bool) -> None:
         asyncio.run(main(f"{place}/cairn.db"))
 
 
+@pytest.mark.slow
 def test_what_was_deleted_leaves_the_files_of_a_store_that_stays_open() -> None:
     """S12: as soon as nothing else is going on."""
 
@@ -152,12 +153,12 @@ def test_a_deletion_that_was_cut_short_is_finished_by_the_next_opening(
         before = [] if fork is None else await store.read(fork.n, -1)
         done = 0
 
-        def purge(connection: Any) -> bool:
+        def purge(connection: Any, now: float) -> bool:
             nonlocal done
             if done == pieces:
                 raise StoreBusy("the process dies here")
             done += 1
-            return deleting_purge(connection)
+            return deleting_purge(connection, now)
 
         deleting_purge = deleting.purge
         with monkeypatch.context() as patch:

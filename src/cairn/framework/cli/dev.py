@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,9 @@ class Project:
         """Its agents, or what keeps them from being served. Never raises for a file's sake."""
         from cairn.framework.reload import Loaded
 
+        if not self.is_discovered and serve.application_name(self._request.targets, self.config) is None:
+            # In the middle of an edit its file may not even say that it makes one.
+            return Loaded((), (self._what_ails(self.config.root / "app.py"),))
         try:
             self.app = serve.make(self._request)
         except AgentFileError as error:
@@ -165,6 +168,13 @@ class Project:
             at = self.config.file or self.config.root
             return Loaded((), (describe(error, at, self.config.root),))
         return Loaded(self.app.agents)
+
+    def _what_ails(self, file: Path) -> str:
+        try:
+            compile(file.read_bytes(), str(file), "exec")
+        except (OSError, SyntaxError, ValueError) as error:
+            return describe(error, file, self.config.root)
+        return f"{shown(file)}: it makes no `app = App(…)` any more"
 
     def _good(self) -> tuple[Agent[Any], ...]:
         """Those that can be used although others cannot."""
@@ -389,7 +399,8 @@ def _place(agent: Agent[Any]) -> str:
 
 def browse(url: str) -> None:
     """The page is opened where somebody sits who can see it; anywhere else nothing happens."""
-    if not _has_screen():
+    is_terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
+    if not has_screen(os.environ, is_terminal, sys.platform):
         return
     import threading
     import webbrowser
@@ -398,9 +409,9 @@ def browse(url: str) -> None:
     threading.Thread(target=webbrowser.open, args=(url,), name="browser", daemon=True).start()
 
 
-def _has_screen() -> bool:
-    environment = os.environ
-    is_remote = any(environment.get(name) for name in ("CI", "SSH_CONNECTION", "SSH_TTY"))
-    if is_remote or not (sys.__stdout__ and sys.__stdout__.isatty()):
+def has_screen(environment: Mapping[str, str], is_terminal: bool, platform: str) -> bool:
+    """Whether a window that opens is seen by whoever started this."""
+    is_elsewhere = any(environment.get(name) for name in ("CI", "SSH_CONNECTION", "SSH_TTY"))
+    if is_elsewhere or not is_terminal:
         return False
-    return sys.platform == "darwin" or bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
+    return platform == "darwin" or any(environment.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -169,6 +169,20 @@ def _dev(given: Arguments) -> int:
     )
 
 
+def _declare_chat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", nargs="?", metavar="TARGET", help="an agent of the project, a file, or the URL of a server, agent or chat"
+    )
+    parser.add_argument("--id", metavar="ID", help="the conversation; the same id continues it (default: a new one)")
+    parser.add_argument("--token", metavar="TOKEN", help="the server's bearer token; better in CAIRN_TOKEN")
+
+
+def _chat(given: Arguments) -> int:
+    from cairn.framework.cli import chat
+
+    return chat.chat(chat.Request(target=given.target, id=given.id, token=given.token, store=given.store, json=given.json))
+
+
 def _declare_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", nargs="?", metavar="AGENT", help="one agent; without it the whole project")
 
@@ -335,6 +349,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
     Verb("serve", "serve agents over HTTP until it is told to stop", _declare_serve, _serve),
     Verb("dev", "talk to the project's agents in the browser; edits are live at once", _declare_dev, _dev),
+    Verb("chat", "talk to an agent in the terminal, here or on a server", _declare_chat, _chat),
     Verb("info", "show what was found and what the model would see, offline", _declare_target, _info, has_store=False),
     Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),

@@ -49,10 +49,10 @@ SECRET_NAME = re.compile(r"(?i)(^|[_.-])(authorization|cookie|credentials?|passw
 """Names whose value is never shown. `max_tokens` and `input_tokens` hold numbers, which `redacted` lets through."""
 
 SECRET_SHAPE = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abeprs]-[\w-]{10,}"
+    r"\b(?:cairn_[A-Za-z0-9_-]{43}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abeprs]-[\w-]{10,}"
     r"|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
 )
-"""Anthropic and OpenAI, GitHub, Slack, AWS, Google, and any JWT."""
+"""Our own tokens, Anthropic and OpenAI, GitHub, Slack, AWS, Google, and any JWT."""
 
 HIDDEN = "[redacted]"
 

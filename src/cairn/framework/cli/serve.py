@@ -144,7 +144,24 @@ def application_name(targets: Sequence[str], config: configuration.Config) -> st
         if colon and is_dotted and name.isidentifier() and not Path(module).exists():
             return targets[0]
     is_whole = not targets or (len(targets) == 1 and is_project(Path(targets[0])))
-    return config.app if is_whole else None
+    if not is_whole:
+        return None
+    return config.app or ("app:app" if _makes_an_app(config.root / "app.py") else None)
+
+
+def _makes_an_app(file: Path) -> bool:
+    """Whether it says `app = …` and imports from Cairn: read, not run, for it may be anybody's app.py."""
+    import ast
+
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return False
+    imports = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    is_ours = any(module is not None and module.partition(".")[0] == "cairn" for module in imports)
+    return is_ours and any(isinstance(target, ast.Name) and target.id == "app" for target in targets)
 
 
 def is_project(path: Path) -> bool:
@@ -168,6 +185,10 @@ def _imported(named: str, root: Path, request: Request) -> App:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UsageError(f"{named}: there is no module {error.name!r} under {root}") from None
+    except Exception as error:
+        from cairn.framework.modules import describe
+
+        raise UsageError(describe(error, root / f"{module_name.replace('.', '/')}.py", root)) from None
     found: Any = getattr(module, name, None)
     if callable(found) and not isinstance(found, App):
         found = found()
@@ -204,11 +225,17 @@ def _assembled(agents: list[Any], config: configuration.Config, request: Request
         agents,
         store=where,
         auth=authentication(request.auth or config.auth or "none"),
-        hosts=(*request.hosts, *config.hosts),
+        hosts=(*request.hosts, *config.hosts, *_own_name(request)),
         cors=(*request.origins, *config.cors),
         proxies=request.proxies or None,
         console=request.console,
     )
+
+
+def _own_name(request: Request) -> tuple[str, ...]:
+    """What is listened on is a name of ours, if it is a name."""
+    host = address(request)[0]
+    return () if host.strip(".:0123456789") == "" or ":" in host else (host,)
 
 
 def authentication(name: str) -> Authenticate | None:

@@ -12,8 +12,12 @@ their time) is bounded in this file.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from asyncio.events import TimerHandle
+from contextlib import suppress
+from fcntl import ioctl
 from functools import partial
+from termios import TIOCOUTQ
 from typing import Any
 
 from uvicorn.config import Config
@@ -67,7 +71,10 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._connections_max:
+            # Whoever is refused here must not take the place of somebody else, so it gets no moment either.
+            self.connections.discard(self)
             self._refuse(problems.unavailable("full", f"{self._connections_max:,} connections are open; try again."))
+            transport.close()
         else:
             self._await_head()
 
@@ -83,6 +90,13 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:
             self.transport.close()
+
+    def unsent(self) -> int:
+        """Bytes the client has not taken: ours, and the kernel's, which alone change while a slow client reads."""
+        count = array("i", [0])
+        with suppress(OSError, ValueError):  # not every system counts them; a closed socket has none
+            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, count)
+        return self.transport.get_write_buffer_size() + count[0]
 
     # --- reading
 
@@ -171,7 +185,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._forget_write()
-        self._unwritten = self.transport.get_write_buffer_size()
+        self._unwritten = self.unsent()
         self._write_timer = self.loop.call_later(self._limits.write_stall_seconds, self._look_at_write)
 
     def resume_writing(self) -> None:
@@ -185,7 +199,7 @@ class Connection(HttpToolsProtocol):
 
     def _look_at_write(self) -> None:
         """Slow is not stuck: as long as the client takes something, it goes on."""
-        before, self._unwritten = self._unwritten, self.transport.get_write_buffer_size()
+        before, self._unwritten = self._unwritten, self.unsent()
         if self._unwritten >= before:
             self._write_timer = None
             self.transport.abort()

@@ -103,7 +103,7 @@ def _delivery(given: dict[str, Any], attachment_bytes: int) -> Delivery:
 
 def _signal(given: dict[str, Any], body: str) -> Delivery:
     type, attributes, tag = given.get("type"), given.get("attributes", {}), given.get("tagName", "signal")
-    if type in RESERVED_SIGNALS:
+    if isinstance(type, str) and type in RESERVED_SIGNALS:
         raise problems.invalid_request(f"Signal type '{type}' is reserved.")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         raise problems.invalid_request("'tagName' has to match [A-Za-z_][A-Za-z0-9_.-]*.")

@@ -44,17 +44,27 @@ class Frames:
         """The chunks after `after`, at most a page of batches. `head` is the last ordinal the caller knows of: a range that
         ends before it is read again, so that a slow reader gets one large frame and not a queue of small ones."""
         place = (row.n, after)
-        kept = self._kept.get(place)
-        if kept is not None and kept.next >= head:
-            return kept
-        reading = self._reading.get(place)
-        if reading is None:
-            reading = asyncio.ensure_future(self._read(row, after))
-            self._reading[place] = reading
-            reading.add_done_callback(lambda _: self._reading.pop(place, None))
-        return await asyncio.shield(reading)
+        while True:
+            kept = self._kept.get(place)
+            if kept is not None and kept.next >= head:
+                return kept
+            reading = self._reading.get(place)
+            is_shared = reading is not None
+            if reading is None:
+                reading = self._reading[place] = asyncio.ensure_future(self._read(row, after))
+            frame = await asyncio.shield(reading)
+            if frame.rows or after >= head or not is_shared:
+                return frame
+            # Somebody else's read that found nothing may have begun before what this caller knows of was appended.
 
     async def _read(self, row: InstanceRow, after: int) -> Frame:
+        try:
+            return await self._read_page(row, after)
+        finally:
+            # Here and not in a callback: who waits for it is woken first, and must not find it again.
+            del self._reading[row.n, after]
+
+    async def _read_page(self, row: InstanceRow, after: int) -> Frame:
         limits = self._limits
         page = await self._store.read(row.n, after, limit=limits.page_batches, bytes_max=limits.page_bytes)
         lines: list[bytes] = []

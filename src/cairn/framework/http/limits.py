@@ -14,6 +14,9 @@ KB = 1024
 MB = 1024 * KB
 GB = 1024 * MB
 
+#: What is handed to a connection at once. A client that takes nothing holds two of these, however much is meant for it.
+WRITE_BYTES = 64 * KB
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpLimits:
@@ -30,6 +33,9 @@ class HttpLimits:
     """A connection without a request is closed after this (nginx: 75 s, AWS load balancers: 60 s)."""
     write_stall_seconds: float = 60.0
     """A peer that takes no byte of what waits for it is dropped after this (nginx `send_timeout`: 60 s)."""
+    kernel_bytes: int = 256 * KB
+    """What the kernel holds for a client that takes nothing, beside the 64 KB of ours; it would grow to megabytes. At a
+    round trip of 100 ms this still is 2.5 MB a second."""
     backlog: int = 2_048
     """Connections the kernel holds for us before they are accepted."""
 
@@ -96,8 +102,8 @@ class HttpLimits:
     """The log of one instance; 507 above."""
     page_batches: int = 100
     """Batches in one answer or frame of updates."""
-    page_bytes: int = 4 * MB
-    """About how much one answer or frame of updates holds; at least one batch."""
+    page_bytes: int = 1 * MB
+    """About how much one answer or frame of updates holds; at least one batch. A slow client keeps one in memory."""
     conversations_page_max: int = 1_000
     """Conversations in one page of a list."""
 

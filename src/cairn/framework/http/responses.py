@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cairn.framework.http.limits import WRITE_BYTES
 from cairn.framework.http.problems import Problem
 
 Message = MutableMapping[str, Any]
@@ -27,10 +28,13 @@ def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 async def send_bytes(send: Send, status: int, body: bytes, type: str, headers: Mapping[str, str] | None = None) -> None:
-    """The whole answer at once."""
+    """The whole answer. A large one is handed over in pieces, as the client takes them."""
     lines = {"content-type": type, "content-length": str(len(body)), **(headers or {})}
     await send({"type": "http.response.start", "status": status, "headers": encoded(lines)})
-    await send({"type": "http.response.body", "body": body})
+    last = max(0, len(body) - 1) // WRITE_BYTES * WRITE_BYTES
+    for start in range(0, last, WRITE_BYTES):
+        await send({"type": "http.response.body", "body": body[start : start + WRITE_BYTES], "more_body": True})
+    await send({"type": "http.response.body", "body": body[last:] if last else body})
 
 
 async def send_json(send: Send, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:

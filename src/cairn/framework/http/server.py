@@ -53,6 +53,8 @@ def listen(host: str, port: int, limits: HttpLimits) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The kernel doubles it for its own books; connections inherit it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.kernel_bytes // 2)
         listener.bind(address)
         listener.listen(limits.backlog)
     except OSError as error:

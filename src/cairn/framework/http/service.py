@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from cairn.framework.http import problems
 from cairn.framework.http.auth import Authenticator
 from cairn.framework.http.frames import Frames
 from cairn.framework.http.limits import HttpLimits
+from cairn.framework.http.presence import Stopping
 from cairn.framework.http.quota import Quota
 from cairn.framework.http.request import Request
 from cairn.framework.http.snapshots import Snapshots
@@ -32,7 +32,7 @@ class Service:
         self.quota = quota
         self.snapshots = Snapshots(app.store, limits)
         self.frames = Frames(app.store, self.snapshots, limits)
-        self.stopping = asyncio.Event()
+        self.stopping = Stopping()
         """Set when the server stops: live readers are let go, and come back to the next one."""
 
     @property

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 import uvicorn
 
 from cairn.framework.http.access import Asgi
-from cairn.framework.http.connection import connection_factory
+from cairn.framework.http.connection import Connection, connection_factory
 from cairn.framework.http.limits import HttpLimits
 
 #: Seconds between two refreshes of the Date header.
 TICK_SECONDS = 1.0
-#: Seconds the last written bytes get to leave once every answer is complete.
+#: Seconds the last written bytes get to leave once every answer is complete, and a stuck client to show that it is not.
 FLUSH_SECONDS = 1.0
 
 
@@ -73,25 +73,35 @@ class Serving(uvicorn.Server):
             each.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        dropping = asyncio.create_task(self._drop_stuck(), name="stuck readers are dropped")
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.drain_seconds):
                 while self.server_state.tasks:
                     await asyncio.wait(set(self.server_state.tasks))
+        dropping.cancel()
         for task in set(self.server_state.tasks):
             task.cancel()
         await self._flush()
+
+    async def _drop_stuck(self) -> None:
+        """Whoever takes nothing at all of what it waits for is not waited for: it may be gone without a word."""
+        before: dict[Connection, int] = {}
+        while True:
+            for each in self._connections():
+                if each.flow.write_paused and each.unsent() >= before.get(each, each.unsent() + 1):
+                    each.transport.abort()
+            before = {each: each.unsent() for each in self._connections() if each.flow.write_paused}
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    def _connections(self) -> list[Connection]:
+        return [each for each in self.server_state.connections if isinstance(each, Connection)]
 
     async def _flush(self) -> None:
         """Whatever was written leaves, if the clients take it at once."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_SECONDS):
                 # Nobody says when the last buffer is empty: a look every now and then, for a moment.
-                while self.server_state.tasks or any(map(_unsent, self.server_state.connections)):  # noqa: ASYNC110
+                while self.server_state.tasks or any(each.transport.get_write_buffer_size() for each in self._connections()):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-
-
-def _unsent(connection: object) -> bool:
-    transport = getattr(connection, "transport", None)
-    return transport is not None and transport.get_write_buffer_size() > 0

@@ -82,7 +82,7 @@ class Snapshots:
             page = await self._store.read(n, kept.snapshot.ordinal, limit=self._limits.fold_rows)
             for row in page:
                 if _is_inside(row, kept.snapshot.ordinal):
-                    kept.snapshot = Snapshot()
+                    await self._begin_again(n, kept)
                     break
                 kept.snapshot.feed(row.batch.chunks, row.ordinal)
                 kept.rows_unsaved += 1
@@ -96,6 +96,15 @@ class Snapshots:
             kept.rows_unsaved = kept.bytes_unsaved = 0
             kept.bytes_saved = len(data)
             await self._store.save_snapshot(n, kept.snapshot.ordinal, SNAPSHOT, data)
+
+    async def _begin_again(self, n: int, kept: _Kept) -> None:
+        """From what was saved, or from nothing: rows were merged of which the fold has some and not others. What is saved
+        never ends inside of merged rows."""
+        folded = kept.snapshot.ordinal
+        kept.snapshot, kept.bytes, kept.rows_unsaved, kept.bytes_unsaved = Snapshot(), 0, 0, 0
+        await self._load(n, kept)
+        if kept.snapshot.ordinal >= folded:
+            kept.snapshot = Snapshot()
 
     def _forget(self) -> None:
         total = sum(kept.bytes for kept in self._kept.values())

@@ -9,16 +9,17 @@ conversation end a stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
+import math
 
 import msgspec
 
 from cairn.errors import NotFound
 from cairn.framework.http import offsets, problems
 from cairn.framework.http.frames import Frame
+from cairn.framework.http.limits import WRITE_BYTES
+from cairn.framework.http.presence import End, while_present
 from cairn.framework.http.request import Request
-from cairn.framework.http.responses import HARDENING, JSON, NO_STORE, Receive, Send, encoded, send_bytes
+from cairn.framework.http.responses import HARDENING, JSON, NO_STORE, Send, encoded, send_bytes
 from cairn.framework.http.service import Service
 from cairn.runtime.storage.store import InstanceRow
 
@@ -26,6 +27,9 @@ _SSE_HEADERS = encoded(
     {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no", **HARDENING}
 )
 _HEARTBEAT = b": heartbeat\n\n"
+
+#: A timer may ring this much before its time; what is due by then is due, or it would be a whole period late.
+EARLY_SECONDS = 0.05
 
 
 async def updates(service: Service, request: Request, send: Send) -> None:
@@ -74,30 +78,11 @@ async def _wait(service: Service, request: Request, row: InstanceRow, after: int
     """Park until something is beyond `after`, time is over, or the server stops; False when the client has gone."""
     if row.head > after:
         return True
-    arrived = service.store.changed(row.n, after, service.limits.long_poll_seconds)
-    return await _first(arrived, service.stopping.wait(), gone=_gone(request.receive))
 
+    async def arrived() -> None:
+        await service.store.changed(row.n, after, service.limits.long_poll_seconds)
 
-async def _gone(receive: Receive) -> None:
-    """Until the client has closed the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _first(*work: Awaitable[Any], gone: Awaitable[None]) -> bool:
-    """Wait for one of the works; False when the client went first. What is still at work is cancelled."""
-    left = asyncio.ensure_future(gone)
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.wait([left, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done():
-                task.result()
-        return not left.done() or any(task.done() for task in tasks)
-    finally:
-        for task in (left, *tasks):
-            task.cancel()
-        await asyncio.gather(left, *tasks, return_exceptions=True)
+    return await while_present(arrived(), request.receive, service.stopping) is not End.GONE
 
 
 class _Stream:
@@ -115,10 +100,13 @@ class _Stream:
     async def run(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
         try:
-            await _first(self._tell(), self._service.stopping.wait(), gone=_gone(self._request.receive))
-        except (NotFound, TimeoutError):
-            pass  # deleted, or the client takes nothing any more: either way there is nobody left to tell
-        await self._send({"type": "http.response.body", "body": b""})
+            end = await while_present(self._tell(), self._request.receive, self._service.stopping)
+        except NotFound:
+            end = End.DONE  # deleted, or not theirs any more
+        except TimeoutError:
+            end = End.GONE  # nobody takes anything; a last word would only wait too
+        if end is not End.GONE:
+            await self._send({"type": "http.response.body", "body": b""})
 
     async def _tell(self) -> None:
         """The checkpoint, and from then on everything there is."""
@@ -129,44 +117,53 @@ class _Stream:
             if not frame.rows and self._after < head:
                 raise NotFound("the conversation was deleted")
             self._after = frame.next
-            await self._write(_events(frame, is_up_to_date=frame.next >= head), control=True)
+            await self._write(*_events(frame, is_up_to_date=frame.next >= head), control=True)
             while self._after >= head:
                 head = await self._idle()
 
     async def _idle(self) -> int:
         """Wait for the next append, saying every now and then that the stream lives; returns the head."""
         limits = self._service.limits
-        wait = min(limits.heartbeat_seconds, self._until_check())
-        head = await self._service.store.changed(self._row.n, self._after, wait)
-        now = self._clock.monotonic()
-        if now - self._checked >= limits.identity_recheck_seconds:
+        due = min(self._said + limits.heartbeat_seconds, self._controlled + limits.control_seconds, self._recheck_at())
+        head = await self._service.store.changed(self._row.n, self._after, max(0.0, due - self._clock.monotonic()))
+        now = self._clock.monotonic() + EARLY_SECONDS
+        if now >= self._recheck_at():
             self._checked = now
             if not await self._service.authenticator.still_valid(self._request.identity):
                 raise NotFound("the credential was revoked")
         if head > self._after:
             return head
-        if now - self._controlled >= limits.control_seconds:
+        if now >= self._controlled + limits.control_seconds:
             await self._write(_control(self._after, is_up_to_date=True), control=True)
-        elif now - self._said >= limits.heartbeat_seconds:
+        elif now >= self._said + limits.heartbeat_seconds:
             await self._write(_HEARTBEAT)
         return head
 
-    def _until_check(self) -> float:
-        """Seconds until the credential has to be looked at again; a person at this machine has none."""
-        limits = self._service.limits
-        return limits.identity_recheck_seconds if self._service.app.auth is not None else limits.heartbeat_seconds
+    def _recheck_at(self) -> float:
+        """When the credential has to be looked at again; a person at this machine has none."""
+        if self._service.app.auth is None:
+            return math.inf
+        return self._checked + self._service.limits.identity_recheck_seconds
 
-    async def _write(self, data: bytes, *, control: bool = False) -> None:
-        async with asyncio.timeout(self._service.limits.write_stall_seconds):
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    async def _write(self, *parts: bytes, control: bool = False) -> None:
+        if sum(map(len, parts)) <= WRITE_BYTES:
+            await self._hand_over(b"".join(parts))
+        else:
+            for part in parts:  # not as one: the frame is every reader's, and who is slow must not hold a copy of it
+                for start in range(0, len(part), WRITE_BYTES):
+                    await self._hand_over(part[start : start + WRITE_BYTES])
         self._said = self._clock.monotonic()
         if control:
             self._controlled = self._said
 
+    async def _hand_over(self, data: bytes) -> None:
+        async with asyncio.timeout(self._service.limits.write_stall_seconds):
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-def _events(frame: Frame, *, is_up_to_date: bool) -> bytes:
-    data = b"event: data\ndata:[%s]\n\n" % frame.chunks if frame.chunks else b""
-    return data + _control(frame.next, is_up_to_date=is_up_to_date)
+
+def _events(frame: Frame, *, is_up_to_date: bool) -> tuple[bytes, ...]:
+    control = _control(frame.next, is_up_to_date=is_up_to_date)
+    return (b"event: data\ndata:[", frame.chunks, b"]\n\n", control) if frame.chunks else (control,)
 
 
 def _control(ordinal: int, *, is_up_to_date: bool) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from cairn.errors import NotFound, StoreCorrupt
-from cairn.runtime.storage.connection import Connection, overwriting
+from cairn.runtime.storage.connection import Connection, moment, overwriting
 from cairn.runtime.storage.queries import query
 
 #: One transaction's worth of content: large enough to amortise it, small enough that an append behind it waits a few ms.
@@ -56,10 +56,11 @@ def complete(connection: Connection, blob: int, now: float) -> None:
 
 def get(connection: Connection, tenant: str, hash: str) -> bytes:
     """Raises NotFound, StoreCorrupt."""
-    found = connection.execute(query("find_blob"), (tenant, hash))
-    if not found:
-        raise NotFound(f"content {hash} is not stored for tenant {tenant!r}")
-    data = b"".join(row[0] for row in connection.execute(query("read_blob"), (found[0][0],)))
+    with moment(connection):  # it may be collected meanwhile
+        found = connection.execute(query("find_blob"), (tenant, hash))
+        if not found:
+            raise NotFound(f"content {hash} is not stored for tenant {tenant!r}")
+        data = b"".join(row[0] for row in connection.execute(query("read_blob"), (found[0][0],)))
     if hash_of(data) != hash:
         raise StoreCorrupt(f"content {hash} of tenant {tenant!r} no longer has that hash; restore a backup")  # S14
     return data

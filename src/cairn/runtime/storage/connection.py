@@ -140,6 +140,19 @@ def configure(connection: Connection, *, memory: bool) -> None:
 
 
 @contextmanager
+def moment(connection: Connection) -> Generator[None, None, None]:
+    """What is read in the block is of one moment, whoever writes meanwhile."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("begin")
+    try:
+        yield
+    finally:
+        connection.execute("rollback")
+
+
+@contextmanager
 def overwriting(connection: Connection) -> Generator[None, None, None]:
     """Pages freed in the block are zeroed, at the cost of writing each of them once more: for what somebody wants gone."""
     connection.execute("pragma secure_delete=ON")

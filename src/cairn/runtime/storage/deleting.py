@@ -15,6 +15,10 @@ from cairn.runtime.storage.queries import query
 PIECE_ROWS = 256
 PIECE_BYTES = 1 << 20
 
+#: Content stored later than this may be about to be referred to by somebody else: it is left to `collect_blobs`. Between
+#: storing and referring lie seconds.
+CONTENT_GRACE_SECONDS = 3_600.0
+
 
 def delete(connection: Connection, n: int, now: float) -> bool:
     """The instance is hidden in the open transaction, for good; False when there is none."""
@@ -30,7 +34,7 @@ def is_purged(connection: Connection) -> bool:
     return not connection.execute(query("purge_next"))
 
 
-def purge(connection: Connection) -> bool:
+def purge(connection: Connection, now: float) -> bool:
     """A piece of what deleted instances left is gone in the open transaction; False when there was none."""
     found = connection.execute(query("purge_next"))
     if not found:
@@ -38,7 +42,7 @@ def purge(connection: Connection) -> bool:
     [(n, offset, shared)] = found
     floor = shared if shared is not None else -1 if offset is None else offset
     with overwriting(connection):
-        if not _purge_keys(connection, n):
+        if not _purge_keys(connection, n) and not _purge_content(connection, n, now - CONTENT_GRACE_SECONDS):
             _purge_rows(connection, n, floor)
         if shared is None and connection.execute(query("purge_sizes"), (n, floor, 1)) == []:
             connection.execute(query("purge_instance"), (n,))  # and by its key whatever is still there
@@ -48,7 +52,20 @@ def purge(connection: Connection) -> bool:
 def _purge_keys(connection: Connection, n: int) -> bool:
     """A piece of what belongs to no row; False when there was none."""
     piece = {"n": n, "limit": PIECE_ROWS}
-    return any(connection.execute(query(name), piece) for name in ("purge_admissions", "purge_producers", "purge_references"))
+    return any(connection.execute(query(name), piece) for name in ("purge_admissions", "purge_producers"))
+
+
+def _purge_content(connection: Connection, n: int, before: float) -> bool:
+    """A piece of the content only it refers to; False when it refers to none."""
+    found = connection.execute(query("purge_content"), (n, PIECE_ROWS))
+    size = 0
+    for blob, weight in found:
+        if size and size + weight > PIECE_BYTES:
+            break
+        connection.execute(query("purge_reference"), (n, blob))
+        connection.execute(query("purge_blob"), {"blob": blob, "before": before})
+        size += weight
+    return bool(found)
 
 
 def _purge_rows(connection: Connection, n: int, floor: int) -> None:

@@ -93,18 +93,20 @@ class InlineExecutor:
     async def write(self, write: Write, size: int) -> Outcome:
         committed = self._in_turn(lambda: self._committer.commit([write]))
         self._told(committed)
+        self._wrote(size)
+        return committed.outcomes[0]
+
+    def _wrote(self, size: int) -> None:
         if self._wal is not None:
             self._wal.wrote(1, size)
             if self._wal.wants_round:
                 self._checkpoint(self._wal.idle)
-        return committed.outcomes[0]
 
     async def transact(
         self, work: Callable[[Connection], T], *, synced: bool = False, space: Space = Space.NEEDED, size: int = 0
     ) -> T:
         result = self._in_turn(lambda: self._committer.run(work, synced=synced, space=space))
-        if space is Space.GIVEN and self._wal is not None:
-            self._checkpoint(self._wal.truncate)
+        self._wrote(size)
         return result
 
     async def read(self, work: Callable[[Connection], T]) -> T:

@@ -6,8 +6,6 @@ the one before it ends, so the `prev` chain runs through all of them unbroken (S
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from cairn.errors import NotFound
@@ -55,16 +53,3 @@ def _boundary(connection: Connection, segment: Segment, at: int) -> Place:
         if ordinal is None:  # between the segments: what a boot of the machine has skipped
             ordinal = segment.above
     return Place(segment.n, ordinal)
-
-
-@contextmanager
-def moment(connection: Connection) -> Generator[None, None, None]:
-    """What is read in the block is of one moment, whoever writes meanwhile."""
-    if connection.in_transaction:
-        yield
-        return
-    connection.execute("begin")
-    try:
-        yield
-    finally:
-        connection.execute("rollback")

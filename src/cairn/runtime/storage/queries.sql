@@ -241,11 +241,18 @@ delete from producers
  where n = :n and (id, epoch, seq) in (select id, epoch, seq from producers where n = :n limit :limit)
 returning n
 
--- name: purge_references
+-- name: purge_content
+-- Content it refers to, and what that weighs.
+select r.blob, b.bytes from blob_references as r join blobs as b on b.blob = r.blob where r.n = ? limit ?
+
+-- name: purge_reference
 -- The forks have their own.
-delete from blob_references
- where n = :n and blob in (select blob from blob_references where n = :n limit :limit)
-returning n
+delete from blob_references where n = ? and blob = ?
+
+-- name: purge_blob
+-- Content that nobody else refers to, and nobody is just about to.
+delete from blobs
+ where blob = :blob and touched_at < :before and not exists (select 1 from blob_references where blob = :blob)
 
 -- name: purge_snapshot
 delete from snapshots where n = ?

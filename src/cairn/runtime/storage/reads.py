@@ -9,8 +9,8 @@ from itertools import chain
 from typing import Any
 
 from cairn.errors import StoreCorrupt
-from cairn.runtime.storage.connection import Connection
-from cairn.runtime.storage.lineage import lineage, moment
+from cairn.runtime.storage.connection import Connection, moment
+from cairn.runtime.storage.lineage import lineage
 from cairn.runtime.storage.queries import query
 from cairn.runtime.storage.row import checksum
 from cairn.runtime.storage.store import Address, Batch, DueRow, InstanceRow, Row, WorkerRow

@@ -15,11 +15,11 @@ from cairn.errors import StoreError, UsageError
 from cairn.ids import Ids
 from cairn.runtime.storage import blobs, care, deleting, forking, merging, reads, tokens
 from cairn.runtime.storage.commit import Committed, Committer, Space
-from cairn.runtime.storage.connection import Connect, Connection, SqlError, SqliteConnection, store_error
+from cairn.runtime.storage.connection import Connect, Connection, SqlError, SqliteConnection, moment, store_error
 from cairn.runtime.storage.executor import BUSY_SECONDS, Executor, InlineExecutor
 from cairn.runtime.storage.format import boot_identity
 from cairn.runtime.storage.lease import Lease
-from cairn.runtime.storage.lineage import boundary, moment
+from cairn.runtime.storage.lineage import boundary
 from cairn.runtime.storage.opening import MEMORY, Files, open_files
 from cairn.runtime.storage.plan import Admit, Claim, Outcome, Release, Write
 from cairn.runtime.storage.queries import query
@@ -241,15 +241,16 @@ class SqliteStore:
 
     async def _purge(self) -> None:
         """Nothing is left of what was deleted; or less, when the store fails, and the rest another time: nobody can see it."""
+        work = partial(deleting.purge, now=self._clock.wall())
         try:
-            while await self._running().transact(deleting.purge, space=Space.GIVEN, size=deleting.PIECE_BYTES):
+            while await self._running().transact(work, space=Space.GIVEN, size=deleting.PIECE_BYTES):
                 pass
         except StoreError:
             pass
 
     async def merge(self, n: int, first: int, last: int, batch: Batch) -> bool:
-        _size(batch, f"instance {n}")
-        return await self._running().transact(lambda db: merging.merge(db, n, first, last, batch))
+        size = _size(batch, f"instance {n}")
+        return await self._running().transact(lambda db: merging.merge(db, n, first, last, batch), size=size)
 
     # --- ownership
 
@@ -297,7 +298,7 @@ class SqliteStore:
 
     async def save_snapshot(self, n: int, ordinal: int, projection: int, state: bytes) -> None:
         row = {"n": n, "ordinal": ordinal, "projection": projection, "state": state}
-        await self._running().transact(lambda db: db.execute(query("keep_snapshot"), row))
+        await self._running().transact(lambda db: db.execute(query("keep_snapshot"), row), size=len(state))
 
     async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
         return await self._read(lambda db: reads.snapshot(db, n, projection))

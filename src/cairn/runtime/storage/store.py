@@ -129,6 +129,7 @@ class Store(Protocol):
 
         One transaction, *Durable*. An owner's append is Fenced from then on, a request NotFound, and so is a wait in
         `changed`. Rows that forks share are kept for them, unreadable here, until the last such fork is deleted.
+        Content that nobody else refers to goes with it; what was stored within the last hour is left to `collect_blobs`.
         What remains is its address, uid and the time, in `tombstones`. *Idempotent*.
         """
         ...

@@ -19,18 +19,16 @@ from typing import Any, TypeVar
 from cairn.clock import Clock
 from cairn.errors import StoreError
 from cairn.runtime.storage.commit import Committed, Committer, Space
-from cairn.runtime.storage.connection import Connect, Connection, SqlError, configure, store_error
+from cairn.runtime.storage.connection import Connect, Connection, SqlError
 from cairn.runtime.storage.executor import GROUP_BYTES, GROUP_WRITES
 from cairn.runtime.storage.lease import Lease
 from cairn.runtime.storage.opening import Files
 from cairn.runtime.storage.plan import Outcome, Write
+from cairn.runtime.storage.readers import Readers, reader
 from cairn.runtime.storage.turn import busy
 from cairn.runtime.storage.wal import Wal
 
 T = TypeVar("T")
-
-#: Threads that read. A read takes well under a millisecond and holds the GIL for most of it; the second is for long ones.
-READERS = 2
 
 #: Quiet time after which the write-ahead log is emptied.
 IDLE_SECONDS = 1.0
@@ -69,9 +67,9 @@ class ThreadedExecutor:
         self._told = told
         self._busy_seconds = busy_seconds
         self._loop = asyncio.get_running_loop()
-        self._readers = _Readers(where, connect)
-        self._watch_connection = _reader(where, connect, busy_ms=0)
-        self._wal = Wal(_reader(where, connect, busy_ms=0), where)
+        self._readers = Readers(where, connect)
+        self._watch_connection = reader(where, connect, busy_ms=0)
+        self._wal = Wal(reader(where, connect, busy_ms=0), where)
         self._wal_thread = ThreadPoolExecutor(1, "cairn-checkpoint")
         self._pending: deque[_Job] = deque()
         self._wakes: SimpleQueue[None] = SimpleQueue()
@@ -354,47 +352,3 @@ class ThreadedExecutor:
             work()
         except SqlError as error:
             self._committer.fail(error)
-
-
-class _Readers:
-    """Threads with a connection each."""
-
-    def __init__(self, where: str, connect: Connect) -> None:
-        self._where = where
-        self._connect = connect
-        self._pool = ThreadPoolExecutor(READERS, "cairn-reader")
-        self._free: SimpleQueue[Connection] = SimpleQueue()
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
-
-    async def close(self, first: Callable[[], None]) -> None:
-        """Nothing reads any more. `first` is done here too, since it waits."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, first)
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._close)
-        self._pool.shutdown()
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        try:
-            try:
-                connection = self._free.get_nowait()
-            except Empty:
-                connection = _reader(self._where, self._connect)
-            try:
-                return work(connection)
-            finally:
-                self._free.put(connection)
-        except SqlError as error:
-            raise store_error(error, self._where) from error
-
-    def _close(self) -> None:
-        while not self._free.empty():
-            self._free.get_nowait().close()
-
-
-def _reader(where: str, connect: Connect, busy_ms: int | None = None) -> Connection:
-    connection = connect(where)
-    configure(connection, memory=False)
-    if busy_ms is not None:
-        connection.execute(f"pragma busy_timeout={busy_ms}")
-    return connection

@@ -54,6 +54,25 @@ async def a_deleted_instance_is_gone_with_all_it_had(s: Scene) -> None:
 
 
 @case()
+async def content_that_only_a_deleted_instance_refers_to_goes_with_it(s: Scene) -> None:
+    """S12."""
+    names = [
+        await s.store.put_blob("default", data) for data in (b"its own", b"x" * 2_000_000, b"shared", b"just stored again")
+    ]
+    n, other = await long(s.store, 2), await long(s.store, 2, "two")
+    await s.store.append(fact(n, epoch=None, blobs=tuple(names)))
+    await s.store.append(fact(other, epoch=None, blobs=(names[2],)))
+    s.subject.clock.ahead += 10_000.0
+    await s.store.put_blob("default", b"just stored again")
+    assert await s.store.delete(n)
+    for name in names[:2]:
+        await refused(s.store.get_blob("default", name), NotFound)
+    assert await s.store.get_blob("default", names[2]) == b"shared"
+    assert await s.store.get_blob("default", names[3]) == b"just stored again"
+    assert await s.store.check() == []
+
+
+@case()
 async def what_is_not_there_cannot_be_deleted_and_twice_is_once(s: Scene) -> None:
     """S12."""
     n = await long(s.store)

@@ -27,10 +27,18 @@ def _until_killed(request: ModelRequest) -> Reply:
     return [Say(LONG[: len(LONG) // 2], pause=0.01), Stall()]
 
 
+def _a_little_per_life(request: ModelRequest) -> Reply:
+    """Some words more, and then silence: as many lives as it takes."""
+    end = len(already_said(request.messages)) + 60
+    return Say(LONG) if end >= len(LONG) else [Say(LONG[:end], pause=0.005), Stall()]
+
+
 SCENES = {
     "hello": [Say("Hello to you.")],
     "slowly": [Say(LONG, pause=0.005)],
+    "at length": [Say(LONG, pause=0.02)],
     "until killed": [_until_killed],
+    "a little": [_a_little_per_life],
     "for ever": [Stall(after="Let me think")],
     "weather": [[Say("Let me look. "), Call("weather", {"city": "Oslo"})], Say("It is fine.")],
     "two cities": [[Call("weather", {"city": "Oslo"}), Call("weather", {"city": "Bergen"})], Say("Both are fine.")],

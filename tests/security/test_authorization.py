@@ -1,0 +1,220 @@
+"""X5 and X11: every route of the table, asked by everybody who should not be answered, and by those who should.
+
+Method: the cases are generated from `routes.ROUTES`: a route that is added is tested by being there. One App with tokens, one
+conversation that belongs to the tenant `default`, and a caller of each kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.http.callers import Answer, ask
+
+from cairn import Agent, App
+from cairn.framework.http.auth import OPEN, Grant
+from cairn.framework.http.routes import ROUTES, Route
+from cairn.framework.http.tokens import Tokens, create
+from cairn.testing.scripted import ScriptedModel
+
+ALL = tuple(Grant)
+GUARDED = [route for route in ROUTES if route.grant is not OPEN]
+OF_A_CONVERSATION = [route for route in GUARDED if "{id}" in route.path]
+
+
+def name_of(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+@dataclass
+class House:
+    """An open App, its conversation `echo/secret`, and tokens by what they are for."""
+
+    app: App
+    tokens: dict[str, str]
+    submission: str = ""
+
+    async def __call__(self, who: str, route: Route, id: str = "secret", **more: Any) -> Answer:
+        headers = {"authorization": f"Bearer {self.tokens[who]}"} if who else {}
+        return await ask(self.app, route.method, path_of(route, id), body_of(route), headers, **more)
+
+
+def path_of(route: Route, id: str) -> str:
+    path = route.path.replace("{kind}", "echo").replace("{id}", id).replace("{attachment}", "att_1").replace("{rest…}", "x")
+    return f"{path}?view=history" if path.endswith(id) and route.method == "GET" else path
+
+
+def body_of(route: Route) -> Any:
+    if route.path.endswith("/fork"):
+        return {"id": "copy"}
+    return {"kind": "user", "body": "Hello."} if route.method == "POST" and route.path.endswith("{id}") else None
+
+
+CALLERS: dict[str, dict[str, Any]] = {
+    "admin": {"grants": ALL},
+    "read-only": {"grants": (Grant.READ,)},
+    "send-only": {"grants": (Grant.SEND,)},
+    "another tenant's": {"grants": ALL, "tenant": "other"},
+    "another conversation's": {"grants": ALL, "agents": ("echo/other",)},
+    "another agent's": {"grants": ALL, "agents": ("sales/*",)},
+    "expired": {"grants": ALL, "expires_in": 0.000001},
+}
+
+
+def in_house(main: Callable[[House], Awaitable[None]]) -> None:
+    async def run() -> None:
+        echo = Agent("echo", model=ScriptedModel(lambda request: "I heard you."))
+        app = App(agents=[echo], store=":memory:", auth=Tokens(), console=True)
+        async with app:
+            tokens = {name: await create(app.store, app.clock, name, **given) for name, given in CALLERS.items()}
+            tokens["wrong"] = tokens["admin"][:-2] + "xx"
+            house = House(app, tokens)
+            receipt = await app.conversation(echo, "secret").send("the secret")
+            await receipt.reply()
+            await main(house)
+
+    asyncio.run(run())
+
+
+# --- those who have no business here --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["", "wrong", "expired"])
+@pytest.mark.parametrize("route", GUARDED, ids=name_of)
+def test_nobody_is_let_in_without_a_valid_token(route: Route, who: str) -> None:
+    """X5: the same 401 for none, a wrong and an expired one, wherever it is sent."""
+
+    async def main(house: House) -> None:
+        answer = await house(who, route)
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert b"secret" not in answer.body
+        if route.method != "HEAD":
+            assert answer.error == "unauthorized"
+
+    in_house(main)
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=name_of)
+def test_without_authentication_nobody_from_outside_is_let_in(route: Route) -> None:
+    """X5: the default answers this machine only."""
+
+    async def run() -> None:
+        app = App(agents=[Agent("echo", model=ScriptedModel(["x"]))], store=":memory:")
+        async with app:
+            answer = await ask(app, route.method, path_of(route, "secret"), body_of(route), client="203.0.113.9")
+            assert answer.status == 403
+
+    asyncio.run(run())
+
+
+# --- those whose business is another --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["another tenant's", "another conversation's", "another agent's"])
+@pytest.mark.parametrize("route", OF_A_CONVERSATION, ids=name_of)
+def test_what_is_not_ones_own_is_as_if_it_were_not_there(route: Route, who: str) -> None:
+    """S12, X11: the answer is byte for byte the one for a conversation that nobody ever had, and nothing changes."""
+
+    async def main(house: House) -> None:
+        before = await state(house)
+        there, missing = await house(who, route), await house(who, route, id="never-there")
+        assert there.status == missing.status
+        assert there.headers.keys() == missing.headers.keys()
+        assert await state(house) == before
+        if who == "another tenant's" and route.grant in (Grant.SEND, Grant.ABORT):
+            # A message is what makes a conversation: another tenant's is its own, of the same name.
+            assert there.status == (202 if route.grant is Grant.SEND else 200)
+        else:
+            assert there.status == 404
+        if there.status != 202:
+            assert there.body.replace(b"secret", b"never-there") == missing.body
+        if route.grant in (Grant.READ, Grant.MANAGE):
+            assert (await house("admin", route, id="never-there")).body == missing.body
+
+    in_house(main)
+
+
+async def state(house: House) -> tuple[bytes, list[Any]]:
+    history = await house("admin", HISTORY)
+    listed = await house("admin", LIST)
+    assert history.status == listed.status == 200
+    return history.body, listed.json["conversations"]
+
+
+HISTORY = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/agents/{kind}/{id}"))
+LIST = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/agents/{kind}"))
+AGENTS = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/agents"))
+INFO = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/info"))
+
+
+def test_lists_hold_only_what_the_caller_sees() -> None:
+    """S12, X11: neither another tenant's conversations, nor those a token was not made for."""
+
+    async def main(house: House) -> None:
+        assert [each["id"] for each in (await house("admin", LIST)).json["conversations"]] == ["secret"]
+        assert (await house("another tenant's", LIST)).json["conversations"] == []
+        assert (await house("another conversation's", LIST)).json["conversations"] == []
+        assert (await house("another agent's", LIST)).status == 404
+        assert (await house("another agent's", AGENTS)).json["agents"] == []
+        assert "echo" not in (await house("another agent's", INFO)).json["agents"]
+
+    in_house(main)
+
+
+# --- those who may do some of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["read-only", "send-only"])
+@pytest.mark.parametrize("route", GUARDED, ids=name_of)
+def test_a_grant_opens_its_routes_and_no_other(route: Route, who: str) -> None:
+    """X5: what one sees but may not do is forbidden, and says what is missing; nothing happens."""
+
+    async def main(house: House) -> None:
+        before = await state(house)
+        answer = await house(who, route)
+        if route.grant in CALLERS[who]["grants"]:
+            assert answer.status < 400 or answer.error == "attachment_not_found"
+        else:
+            assert answer.status == 403
+            if route.method != "HEAD":
+                assert answer.error == "forbidden"
+                assert f"'{route.grant.value}'" in answer.json["error"]["details"]  # type: ignore[union-attr]
+            assert await state(house) == before
+
+    in_house(main)
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=name_of)
+def test_who_has_every_grant_may_use_every_route(route: Route) -> None:
+    """The matrix can pass: it is not that nobody is ever answered."""
+
+    async def main(house: House) -> None:
+        answer = await house("admin", route)
+        assert answer.status < 400 or answer.error == "attachment_not_found", answer.body
+
+    in_house(main)
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.grant is OPEN], ids=name_of)
+def test_an_open_route_shows_nobody_anything_of_anybody(route: Route) -> None:
+    """X5: open are how the server is, how it is used, and its page."""
+
+    async def main(house: House) -> None:
+        for who in ("", "wrong", "admin"):
+            answer = await house(who, route)
+            assert answer.status in (200, 404)
+            assert b"secret" not in answer.body and b"heard you" not in answer.body
+
+    in_house(main)
+
+
+def test_every_route_says_what_it_needs() -> None:
+    """X5: deny by default: a route without a grant cannot be written down, and only these are open."""
+    assert all(route.grant is OPEN or isinstance(route.grant, Grant) for route in ROUTES)
+    assert sorted({route.path for route in ROUTES if route.grant is OPEN}) == sorted(
+        ["/health", "/ready", "/openapi.json", "/docs", "/", "/chat", "/chat/{rest…}", "/assets/{rest…}"]
+    )
