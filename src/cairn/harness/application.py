@@ -83,6 +83,9 @@ class AgentApplication:
     def progress(self, record: r.Record) -> str | None:
         return record.submission if isinstance(record, _PROGRESS) else None
 
+    def declares(self, schedule: str) -> bool:
+        return any(each.key == schedule for each in self.agent.schedules)
+
     def refusal(self, state: Conversation, records: Sequence[r.Record]) -> str | None:
         after = state.control.copy()
         try:

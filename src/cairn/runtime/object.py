@@ -207,6 +207,9 @@ class ObjectApplication:
     def progress(self, record: r.Record) -> str | None:
         return None
 
+    def declares(self, schedule: str) -> bool:
+        return False
+
     def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
         return None
 

@@ -35,26 +35,32 @@ def ready_at(fiber: FiberState) -> float | None:
     return min((wait.until for wait in fiber.waits.values() if wait.until is not None), default=None)
 
 
-def due_schedules(runtime: RuntimeState, now: float) -> list[ScheduleState]:
-    """Those with an occurrence to be dealt with, the earliest first. One that waits for its last run is not due."""
-    found = [schedule for schedule in runtime.schedules.values() if schedule.next <= now and not schedule.is_held]
+def _may_fire(schedule: ScheduleState, application: Application) -> bool:
+    """It does not wait for its last run, and for no other code."""
+    return not schedule.is_held and (not schedule.declared or application.declares(schedule.name))
+
+
+def due_schedules(runtime: RuntimeState, application: Application, now: float) -> list[ScheduleState]:
+    """Those with an occurrence to be dealt with, the earliest first."""
+    found = [each for each in runtime.schedules.values() if each.next <= now and _may_fire(each, application)]
     return sorted(found, key=lambda schedule: schedule.next)
 
 
-def next_occurrence(runtime: RuntimeState) -> float | None:
+def next_occurrence(runtime: RuntimeState, application: Application) -> float | None:
     """When the next schedule is due; None: when a run that holds one up has settled, or somebody makes one."""
-    return min((schedule.next for schedule in runtime.schedules.values() if not schedule.is_held), default=None)
+    return min((each.next for each in runtime.schedules.values() if _may_fire(each, application)), default=None)
 
 
-def next_wake(runtime: RuntimeState, *, serial: bool, after: float) -> float | None:
+def next_wake(runtime: RuntimeState, application: Application, *, after: float) -> float | None:
     """When the next fiber, of those that cannot run yet, may run, or a schedule is due; None: when somebody sends something."""
-    times = [next_occurrence(runtime), *(ready_at(fiber) for fiber in candidates(runtime, serial=serial))]
+    fibers = candidates(runtime, serial=application.serial)
+    times = [next_occurrence(runtime, application), *(ready_at(fiber) for fiber in fibers)]
     return min((at for at in times if at is not None and at > after), default=None)
 
 
 def waits_for_code(runtime: RuntimeState, application: Application, now: float) -> bool:
     """Whether all there is to do has been parked for want of code, and this code has not got it either."""
-    if due_schedules(runtime, now):
+    if due_schedules(runtime, application, now):
         return False
     fibers = [fiber for fiber in candidates(runtime, serial=application.serial) if ready_at(fiber) == NOW]
     return bool(fibers) and all(

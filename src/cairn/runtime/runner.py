@@ -197,12 +197,12 @@ class Runner:
         instance, wall = self.instance, self.instance.clock.machine.wall
         runtime = instance.runtime
         for _ in range(FIRINGS_MAX):
-            due = due_schedules(runtime, wall())
+            due = due_schedules(runtime, instance.application, wall())
             if not due:
                 break
             batch = fire(due[0], instance.uid, wall(), knows=lambda id: runtime.fiber(id) is not None)
             await instance.append(batch)
-        upcoming = next_occurrence(runtime)
+        upcoming = next_occurrence(runtime, instance.application)
         return max(0.0, upcoming - wall()) if upcoming is not None else None
 
     def _ready_in(self, fiber: FiberState) -> float | None:
@@ -224,7 +224,7 @@ class Runner:
         """When the hibernating instance has to be owned again."""
         waits = [self._ready_in(fiber) if fiber.blocked is None else 0.0 for fiber in self._candidates()]
         soonest = min((wait for wait in waits if wait is not None), default=None)
-        occurs, now = next_occurrence(self.instance.runtime), self.instance.clock.wall()
+        occurs, now = next_occurrence(self.instance.runtime, self.instance.application), self.instance.clock.wall()
         if soonest is not None and soonest <= 0:
             return wake_now(now)
         at = _sooner(now + soonest if soonest is not None else None, occurs)
