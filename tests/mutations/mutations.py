@@ -19,7 +19,8 @@ SQLITE = "src/cairn/runtime/storage/sqlite.py"
 DELETING = "src/cairn/runtime/storage/deleting.py"
 FORKING = "src/cairn/runtime/storage/forking.py"
 MERGING = "src/cairn/runtime/storage/merging.py"
-FIBER = "src/cairn/runtime/fiber.py"
+METHOD = "src/cairn/runtime/method.py"
+STEP = "src/cairn/runtime/step.py"
 OWNERS = "src/cairn/runtime/owners.py"
 WORKER = "src/cairn/runtime/worker.py"
 
@@ -335,23 +336,23 @@ MUTATIONS = [
     Mutation(
         name="a step's intent comes before the step",
         promise="S8",
-        file=FIBER,
-        old='        if repeat != "safe":\n            await self._intend(name, known, repeat, scope)',
+        file=STEP,
+        old="    await _announce(fiber, step, known)\n",
         new="",
         tests=(f"{EFFECTS}::test_whatever_the_moment_of_death_no_effect_is_repeated_that_may_not_be",),
     ),
     Mutation(
         name="a step that began is not begun again",
         promise="S9",
-        file=FIBER,
-        old='if known is not None and known.started_epoch is not None and repeat == "never":',
+        file=STEP,
+        old='if step.repeat == "never" and known.started_epoch is not None:',
         new="if False:",
         tests=(f"{EFFECTS}::test_whatever_the_moment_of_death_no_effect_is_repeated_that_may_not_be",),
     ),
     Mutation(
         name="a step that is known is not run again",
         promise="S9",
-        file=FIBER,
+        file=STEP,
         old="if known is not None and known.done:",
         new="if False:",
         tests=(f"{EFFECTS}::test_what_a_record_answers_is_not_done_again",),
@@ -359,7 +360,7 @@ MUTATIONS = [
     Mutation(
         name="attempts are counted",
         promise="L3",
-        file=FIBER,
+        file=METHOD,
         old="if state.interrupted >= FIBER_ATTEMPTS_MAX:",
         new="if False:",
         tests=(f"{EFFECTS}::test_a_fiber_that_kills_its_process_is_given_up_after_ten_attempts",),

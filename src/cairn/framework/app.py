@@ -269,6 +269,8 @@ class App:
             self._applications = applications
             for name, agent in found.items():
                 applications[name].agent = agent
+            if self._worker is not None:
+                await self._declare()
         self._agents = found
 
     def develop(self) -> None:
