@@ -340,6 +340,9 @@ BY_HAND = {
     "platform": ("Waits, retries, questions, schedules, and what people say to fibers.", platform_by_hand),
 }
 
+#: Those of them that no conversation can have: they have no messages to tell.
+OF_OBJECTS = frozenset({"platform"})
+
 
 def main() -> None:
     for name, (about, play) in SCENES.items():
