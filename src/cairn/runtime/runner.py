@@ -63,6 +63,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[tuple[str, int], float] = {}
         self._bell = asyncio.Event()
+        self._seen = -1
         self._stopping = False
         self._tidying: asyncio.Task[None] | None = None
         self._tidied_head = -1
@@ -80,7 +81,7 @@ class Runner:
         """
         watcher = asyncio.create_task(self.instance.watch())
         watcher.add_done_callback(self._ring)
-        forget = self.instance.observe(self._bell.set)
+        forget = self.instance.observe(self._look)
         try:
             while not await self._once(watcher):
                 pass
@@ -117,6 +118,7 @@ class Runner:
         idle_since = clock.monotonic()
         while not self.instance.fenced:
             self._bell.clear()
+            self._seen = self.instance.runtime.moves
             self.is_quiet = False
             if self._stopping:
                 return _End.STOPPED
@@ -137,6 +139,11 @@ class Runner:
             if self._tasks:
                 idle_since = clock.monotonic()
         return _End.FENCED
+
+    def _look(self) -> None:
+        """Called at every fold and fence: most of them are steps, after which there is nothing else to start."""
+        if self.instance.fenced or self.instance.runtime.moves != self._seen:
+            self._bell.set()
 
     def _ring(self, _: asyncio.Future[None]) -> None:
         self._bell.set()

@@ -56,6 +56,8 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
     joins: dict[str, list[str]] = {}
     """Which fibers wait for a fiber, by that one's id."""
     schedules: dict[str, ScheduleState] = {}
+    moves: int = 0
+    """How many records changed what there is to do: who looks for work need not look after the others."""
 
     def fiber(self, id: str) -> FiberState | None:
         return self.fibers.get(id) or self.settled.get(id)
@@ -69,6 +71,8 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
         handler = _HANDLERS.get(type(record))
         if handler is not None:
             handler(self, record, ordinal)
+            if type(record) not in _OF_WORK:
+                self.moves += 1
 
     def refusal(self, record: r.Record) -> str | None:
         """Why an owner must not append this record now: the log would be one that no fold accepts (S7, S14)."""
@@ -331,6 +335,9 @@ _OF_LIVE_FIBERS = (
     r.FiberParked,
     r.FiberSettled,
 )
+
+#: What a running method records on its way: it changes nothing of who may run.
+_OF_WORK = frozenset({r.FiberStashed, r.StepStarted, r.StepCompleted, r.FiberWaiting, r.FiberWaited})
 
 _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.InstanceCreated: _created,
