@@ -111,7 +111,9 @@ async def parked(world: World, count: int) -> None:
     while len(await world.client.fibers("parked", status="parked", limit=count + 1)) < count:
         await asyncio.sleep(0.05)
     took = time.perf_counter() - started
-    print(f"{count:,} fibers of one object accepted, started and parked in {took:.2f} s; tasks: {len(asyncio.all_tasks()) - before:+d}")
+    print(
+        f"{count:,} fibers of one object accepted, started and parked in {took:.2f} s; tasks: {len(asyncio.all_tasks()) - before:+d}"
+    )
 
 
 async def rings(world: World, count: int) -> None:

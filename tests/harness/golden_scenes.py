@@ -291,7 +291,7 @@ def by_hand() -> list[tuple[int, bytes]]:
 def platform_by_hand() -> list[tuple[int, bytes]]:
     """What objects write and no agent does: waits, retries, questions, schedules, and what people say to fibers."""
     raw, error = msgspec.Raw(b'{"x":1}'), r.ErrorInfo(kind="ConnectionError", message="no route")
-    retry, step = r.Retry(attempts=3), "\x1fcall"
+    retry, step = r.Retry(attempts=3), "retry of step call"
     every = r.When(seconds=60.0)
     rings = r.ScheduleRequested(name="beat", method="work", when=every, at=1.0, first=61.0, arguments=raw, retry=retry)
     batches: list[list[r.Record]] = [

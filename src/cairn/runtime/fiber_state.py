@@ -145,3 +145,8 @@ class FiberState(msgspec.Struct, omit_defaults=True):
 
 def step_key(scope: str, name: str) -> str:
     return f"{scope}\x1f{name}"
+
+
+def retry_name(scope: str, name: str) -> str:
+    """What the wait for the next try of a step is called, also to people."""
+    return f"retry of step {scope}/{name}" if scope else f"retry of step {name}"

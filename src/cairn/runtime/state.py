@@ -25,7 +25,7 @@ from cairn.runtime import schedule_state, waits
 from cairn.runtime.fiber_state import Came as Came
 from cairn.runtime.fiber_state import FiberState as FiberState
 from cairn.runtime.fiber_state import Phase as Phase
-from cairn.runtime.fiber_state import Resolution
+from cairn.runtime.fiber_state import Resolution, retry_name
 from cairn.runtime.fiber_state import StepState as StepState
 from cairn.runtime.fiber_state import WaitState as WaitState
 from cairn.runtime.fiber_state import backoff_seconds as backoff_seconds
@@ -202,7 +202,7 @@ def _step_tried(state: RuntimeState, record: r.StepTried, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
     step = fiber.steps.setdefault(step_key(record.scope, record.name), StepState())
     step.tries, step.error, step.started_epoch = step.tries + 1, record.error, None
-    waits.begin(state, fiber, WaitState(step_key(record.scope, record.name), "retry", record.until, since=record.at))
+    waits.begin(state, fiber, WaitState(retry_name(record.scope, record.name), "retry", record.until, since=record.at))
     fiber.interrupted = 0
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from cairn.errors import Fenced, NonRetryable, StepFailed, StepUnknown, StoreError, UsageError
 from cairn.runtime import records as r
-from cairn.runtime.fiber_state import StepState, step_key
+from cairn.runtime.fiber_state import StepState, retry_name, step_key
 from cairn.runtime.storage.store import Durability
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ async def run_step(fiber: Fiber, step: Step) -> bytes:
         known = fiber.state.steps.get(step.identity)
         if known is not None and known.done:
             return _recorded(step.name, known)
-        if step.identity in fiber.state.waits:
-            await fiber.parking.wait(r.FiberWaiting(fiber=fiber.id, name=step.identity, at=0.0, on="retry"))
+        if (wait := retry_name(step.scope, step.name)) in fiber.state.waits:
+            await fiber.parking.wait(r.FiberWaiting(fiber=fiber.id, name=wait, at=0.0, on="retry"))
             continue
         with fiber.parking.working():
             found = await _try(fiber, step, known or StepState())
