@@ -320,6 +320,26 @@ def test_a_chat_with_a_server_survives_its_death(shell: Shell) -> None:
 
 
 @pytest.mark.system
+def test_beside_a_cairn_dev_it_talks_there(shell: Shell) -> None:
+    """One process runs the project's agents; a file that is named is somebody else's, and runs here."""
+    shell.write("agents/talker.py", TALKER)
+    shell.write("other.py", ECHO)
+    process = shell.process("dev", "--json", "--port", "0")
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        there = shell.cairn("chat", "--json", "--id", "c", stdin=b"Hello.\n").events
+        assert there[0]["where"] == f"at {url}" and there[-1]["text"] == "You said: Hello."
+        here = shell.cairn("chat", "other.py", "--json", stdin=b"Hello.\n").events
+        assert here[0]["where"] == "in this process" and here[-1]["text"] == "You said: Hello."
+    finally:
+        process.kill()
+        process.communicate()
+    alone = shell.cairn("chat", "--json", "--id", "c", stdin=b"Hello?\n").events
+    assert alone[0]["where"] == "in this process" and alone[-1]["text"] == "You said: Hello?"
+
+
+@pytest.mark.system
 def test_a_server_that_wants_a_token_gets_it(shell: Shell) -> None:
     """X5: from the environment, so that it stands in no list of processes."""
     shell.write("agents/talker.py", TALKER)

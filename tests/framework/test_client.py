@@ -20,6 +20,9 @@ from cairn.client.problems import error_of
 from cairn.errors import Conflict, Denied, FiberFailed, NotFound, RemoteError, Replaced, StoreFull, Unreachable, UsageError
 from cairn.testing.scripted import Call, Fail, Say, ScriptedModel, Stall, by_turn, last_text
 
+#: Seconds for what never takes any: a guard against hanging.
+PATIENCE_SECONDS = 20
+
 PNG = b"\x89PNG\r\n\x1a\n" + b"\x00" * 16
 
 
@@ -253,6 +256,26 @@ def test_an_export_that_is_cut_off_is_an_error() -> None:
     run(main)
 
 
+def test_a_receipt_of_a_conversation_that_was_deleted_waits_for_nothing(tmp_path: Path) -> None:
+    """S3: under the same name, with a longer log, is another conversation: its answers are not this one's."""
+
+    async def main() -> None:
+        async with talking() as (_, client):
+            conversation = client.conversation("echo", "c")
+            receipt = await conversation.send("one")
+            await receipt.reply()
+            await conversation.delete()
+            await (await conversation.send("other")).reply()
+            with pytest.raises(Replaced):
+                await asyncio.wait_for(receipt.reply(), PATIENCE_SECONDS)
+            with pytest.raises(Replaced):
+                await asyncio.wait_for(anext(receipt.follow()), PATIENCE_SECONDS)
+            with pytest.raises(NotFound):
+                await conversation.reply(receipt.submission)
+
+    run(main)
+
+
 def test_a_token_is_sent_and_headers_win() -> None:
     """X5: without one, with a wrong one, with the right one, and one that is asked for before each request."""
 
@@ -379,7 +402,10 @@ def test_a_stream_that_breaks_at_any_byte_is_followed_as_one(step: int) -> None:
     """S3, T17: every chunk once and in order, wherever the connection ends."""
 
     async def main() -> None:
-        async with App([echo()], store=":memory:") as app:
+        from cairn.framework.http.limits import HttpLimits
+
+        # Small frames: between two of them a reader has seen chunks and not yet where to read on.
+        async with App([echo()], store=":memory:", limits=HttpLimits(page_batches=2)) as app:
             receipt = await app.conversation("echo", "c").send("Hello, hello, hello.")
             await receipt.reply()
             async with Client("http://localhost", transport=inside(app)) as client:
@@ -387,7 +413,7 @@ def test_a_stream_that_breaks_at_any_byte_is_followed_as_one(step: int) -> None:
                     (chunk.position, chunk.fields)
                     async for chunk in client.conversation("echo", "c").receipt(receipt.submission).follow()
                 ]
-            cuts = list(range(step, 1200, max(step, 60)))
+            cuts = list(range(step, 3000, max(step, 40)))
             broken = Breaking(app, [("GET", (cut,)) for cut in cuts] + [("GET", 502), ("GET", httpx.ReadTimeout("slow"))])
             async with Client("http://localhost", transport=broken, clock=Hasty()) as client:
                 again = client.conversation("echo", "c").receipt(receipt.submission)
@@ -411,6 +437,36 @@ class Hasty:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
+
+
+class Silent(httpx.AsyncByteStream):
+    """What a proxy makes of a stream that it buffers."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        raise httpx.ReadTimeout("nothing came")
+        yield b""
+
+
+def test_a_proxy_that_swallows_streams_is_passed_by_asking() -> None:
+    """L5: what never arrives as a stream is asked for, and arrives."""
+
+    async def main() -> None:
+        async with App([echo()], store=":memory:") as app:
+            real, asked = inside(app), list[str]()
+
+            class Proxy(httpx.AsyncBaseTransport):
+                async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                    asked.append(request.url.params.get("live", ""))
+                    if asked[-1] == "sse":
+                        return httpx.Response(200, stream=Silent())
+                    return await real.handle_async_request(request)
+
+            async with Client("http://localhost", transport=Proxy(), clock=Hasty()) as client:
+                receipt = await client.conversation("echo", "c").send("Hello.")
+                assert (await asyncio.wait_for(receipt.reply(), PATIENCE_SECONDS)).text == "You said: Hello."
+            assert asked.count("sse") == 1
+
+    run(main)
 
 
 def test_another_life_of_the_log_ends_a_follower(tmp_path: Path) -> None:
@@ -437,7 +493,7 @@ def test_another_life_of_the_log_ends_a_follower(tmp_path: Path) -> None:
                     transport._real = inside(second)
                     first.http.stop()
                     with pytest.raises(Replaced):
-                        await following
+                        await asyncio.wait_for(following, PATIENCE_SECONDS)
                 history = await first.conversation("echo", "c").history()
         assert seen.count("submission-settled") == 1 and len(history) == 2
 
@@ -489,6 +545,13 @@ def test_every_refusal_is_an_error_of_ours_with_the_servers_words(status: int, k
     if isinstance(error, RemoteError):
         assert (error.status, error.retry_after, error.ref) == (status, 7.0, "err_1")
     assert "no envelope" in str(error_of(status, {}, b"no envelope", "GET http://x"))
+    assert "\x1b" not in str(error_of(status, {}, b"\x1b[2Jgone", "GET http://x"))
+
+
+def test_a_server_that_has_moved_says_where() -> None:
+    """Nothing is sent to an address that nobody gave: the credential would go with it."""
+    error = error_of(301, {"location": "https://x/"}, b"", "GET http://x")
+    assert isinstance(error, UsageError) and str(error) == "GET http://x: the server is elsewhere: https://x/"
 
 
 def test_a_url_names_a_server_an_agent_or_a_conversation() -> None:

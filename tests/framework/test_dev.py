@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cairn.framework.cli.dev import has_screen
+from cairn.framework.cli.browser import has_screen
 
 
 @pytest.mark.parametrize(

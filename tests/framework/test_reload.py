@@ -74,7 +74,7 @@ def test_a_long_answer_takes_the_edit_at_its_next_turn() -> None:
 
 
 def test_an_agent_comes_goes_and_comes_back(tmp_path: Path) -> None:
-    """A new one is claimed at once and other processes see who serves it; a removed one is not found; its conversations stay."""
+    """A new one is claimed at once, and other processes see who serves it; of a removed one the conversations stay."""
 
     async def main() -> None:
         async with App([says("I am one.", "one")], store=tmp_path / "toy.db") as app:

@@ -19,13 +19,15 @@ from cairn.harness import records as h
 from cairn.harness.events import MessageDelta
 from cairn.harness.handle import ConversationHandle
 from cairn.harness.merging import MERGED_BYTES_MAX, Merger, unseen
+from cairn.harness.tidying import PAGE_ROWS
+from cairn.harness.usage import DELTAS
 from cairn.runtime import records as r
 from cairn.runtime.settings import IDLE_SECONDS, TIDY_SECONDS
 from cairn.runtime.storage.store import Batch, Row
 from cairn.runtime.worker import WorkerSettings
 from cairn.testing import crash_points
 from cairn.testing.play import settled
-from cairn.testing.scripted import Fail, Say, ScriptedModel, by_turn
+from cairn.testing.scripted import Fail, Say, ScriptedModel, Stall, by_turn
 from cairn.testing.world import World
 
 _decode = r.decoder(h.HARNESS).decode
@@ -328,23 +330,61 @@ def test_a_store_that_refuses_to_merge_is_not_asked_again_for_nothing(caplog: py
     assert "could not be tidied up" in caplog.text and "held by another process" in caplog.text
 
 
-def test_merging_can_be_switched_off() -> None:
+def test_merging_can_be_switched_off(caplog: pytest.LogCaptureFixture) -> None:
     """`WorkerSettings(tidy_seconds=None)`: what was written stays as it was written; the instance goes to sleep as always."""
 
     async def main() -> list[int | None]:
         settings = WorkerSettings(tidy_seconds=None, idle_seconds=0.1)
-        async with App(
-            [Agent("toy", model=ScriptedModel([Say(WORDS[:80], pause=0.03)]))], store=":memory:", settings=settings
-        ) as app:
+        model = ScriptedModel([Say(WORDS[:80], pause=0.03)])
+        async with App([Agent("toy", model=model)], store=":memory:", settings=settings) as app:
             conversation = app.conversation("toy", "c")
             await (await conversation.send("Hello.")).reply()
             assert app.worker is not None
             await until(lambda: not app.worker.running)
             row = await app.store.find(conversation.address)
             assert row is not None
-            return [each.merged_from for each in await app.store.read(row.n, -1)]
+            rows = await app.store.read(row.n, -1)
+            assert decode(rows[-1])[0] == r.InstanceReleased(at=decode(rows[-1])[0].at)
+            return [each.merged_from for each in rows]
 
     assert set(asyncio.run(asyncio.wait_for(main(), 20))) == {None}
+    assert caplog.records == []
+
+
+def test_what_is_being_said_meanwhile_is_left_alone_and_what_was_looked_at_is_not_read_again() -> None:
+    """S3: rows that came after the conversation was found at rest may be of an answer that is not settled."""
+    second = [Say(WORDS[:80], pause=0.03), Stall()]
+    model = ScriptedModel(lambda request: Say(WORDS[:80], pause=0.03) if len(request.messages) == 1 else second)
+
+    async def main() -> None:
+        async with app_of(model) as app:
+            conversation, read, asked_after = app.conversation("toy", "c"), app.store.read, list[int]()
+
+            async def held(n: int, after: int, **options: Any) -> list[Row]:
+                if options.get("limit") == PAGE_ROWS:  # it was found at rest, and now looks
+                    asked_after.append(after)
+                    if len(asked_after) == 1:
+                        receipt = await conversation.send("And?")
+                        said = 0
+                        async for event in receipt.follow():
+                            said += len(event.text) if isinstance(event, MessageDelta) else 0
+                            if said == 80:
+                                break
+                return await read(n, after, **options)
+
+            app.store.read = held  # type: ignore[method-assign]
+            await (await conversation.send("Hello.")).reply()
+            await merged_by(app, conversation)
+            row = await app.store.find(conversation.address)
+            assert row is not None
+            await asyncio.sleep(0)
+            spans = [each.merged_from for each in await read(row.n, -1) if each.batch.records.startswith(DELTAS)]
+            assert spans[0] is not None and len(spans) > 5 and set(spans[1:]) == {None}
+            await conversation.abort()
+            await until(lambda: len(asked_after) > 1)
+            assert asked_after[1] > asked_after[0] + 5
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_rows_are_merged_before_an_instance_goes_to_sleep() -> None:

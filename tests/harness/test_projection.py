@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.harness import golden
+from tests.harness.sequences import sequences
 from tests.http.reducer import TYPES, Client
 
 from cairn.framework.http.snapshot import Snapshot
@@ -606,3 +607,26 @@ def test_any_json_that_a_log_can_hold_is_one_line_that_both_folds_read_alike(
 
 
 _decode = r.decoder(h.HARNESS).decode
+
+
+@pytest.mark.parametrize("length", [4, pytest.param(6, marks=pytest.mark.slow)])
+def test_every_sequence_of_records_is_shown_so_that_a_client_loses_nothing(length: int) -> None:
+    """S3, S10: whatever a log may hold, up to a length: known chunks, no unknown message, one fold for client and server; at
+    most one settlement a submission, and when none is open nothing moves."""
+    for sequence in sequences(length):
+        records = _decode(r.encode(sequence).replace(b'"s1"', b'"sub_1"').replace(b'"s2"', b'"sub_2"'))
+        log, snapshot, client = Log(), Snapshot(), Client()
+        shown: list[Json] = []
+        for ordinal, record in enumerate(records):
+            for index, chunk in enumerate(log.add([record])):
+                shown.append({**chunk, "conversationId": "c", "position": {"batch": ordinal, "index": index}})
+            snapshot.feed(log.rows[-1], ordinal)
+        client.feed(shown)
+        assert client.dropped == [], records
+        assert json.loads(snapshot.messages()) == client.messages, records
+        assert json.loads(snapshot.settlements()) == client.settlements, records
+        settlements = [chunk["submissionId"] for chunk in shown if chunk["type"] == "submission-settled"]
+        assert len(settlements) == len(set(settlements)), records
+        if not log.conversation.control.submission:
+            moving = [part for message in client.messages for part in message["parts"] if part.get("state") == "streaming"]
+            assert moving == [], records

@@ -224,3 +224,20 @@ def test_what_a_draft_changed_is_what_the_next_one_reads(by: dict[str, int], n: 
     one.value.n, one.value.by = n, by
 
     assert Draft(kind, one.changes()).value == one.value
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"cuont": b"1"}, "has no field 'cuont'"), ({"count": b'"x"'}, "cannot be"), ({"count": b"{"}, "cannot be")],
+)
+def test_what_a_state_cannot_hold_is_said_of_what_was_given(given: dict[str, bytes], said: str) -> None:
+    """S14: a first state comes from outside: the words are about it, and not about what is stored."""
+
+    @dataclass
+    class Case:
+        count: int = 0
+
+    with pytest.raises(UsageError, match=said) as refused:
+        StateType(Case).check(given)
+
+    assert "stored" not in str(refused.value)

@@ -162,6 +162,7 @@ def serving(main: Callable[[Place], Awaitable[None]], limits: HttpLimits = LIMIT
 # --- the head -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beginning", [b"G", GET, GET + b"X-Slow: a", b"\r\n"])
 def test_a_head_that_does_not_end_in_time_ends_the_connection(beginning: bytes) -> None:
     """X7, slow-loris: however much of it came, and however it trickles."""
@@ -176,6 +177,7 @@ def test_a_head_that_does_not_end_in_time_ends_the_connection(beginning: bytes) 
     serving(main)
 
 
+@pytest.mark.slow
 def test_a_head_that_trickles_is_no_longer_on_time_than_one_that_stops() -> None:
     """X7: bytes now and then do not start the clock again."""
 
@@ -196,6 +198,7 @@ async def _trickle(client: Client) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_nothing_at_all_ends_the_connection_too() -> None:
     async def main(place: Place) -> None:
         client = await place.connect()
@@ -204,6 +207,7 @@ def test_nothing_at_all_ends_the_connection_too() -> None:
     serving(main)
 
 
+@pytest.mark.slow
 def test_the_second_head_on_a_connection_has_its_own_time() -> None:
     """X7: one good request does not buy an endless second one."""
 
@@ -217,6 +221,7 @@ def test_the_second_head_on_a_connection_has_its_own_time() -> None:
     serving(main, replace(LIMITS, idle_seconds=15.0))
 
 
+@pytest.mark.slow
 def test_a_connection_without_another_request_is_closed() -> None:
     async def main(place: Place) -> None:
         client = await place.connect()
@@ -226,6 +231,7 @@ def test_a_connection_without_another_request_is_closed() -> None:
     serving(main, replace(LIMITS, header_seconds=15.0))
 
 
+@pytest.mark.slow
 def test_blank_lines_between_requests_do_not_keep_a_connection() -> None:
     """X7: what is no request does not count as one."""
 
@@ -440,6 +446,7 @@ def test_garbage_of_any_kind_is_answered_or_ended_and_hurts_nobody(seed: int, ca
 # --- the body -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_body_that_nobody_reads_is_not_kept_and_not_waited_for() -> None:
     """X7: an answer before the body's end leaves the client some time to stop sending, and no more."""
 
@@ -477,6 +484,7 @@ def test_the_rest_of_a_body_that_comes_in_time_is_followed_by_the_next_request()
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_nothing_is_dropped() -> None:
     """X7: what waits for it is bounded, and so is the time it waits."""
 
@@ -490,6 +498,7 @@ def test_a_client_that_takes_nothing_is_dropped() -> None:
     serving(main)
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_little_but_takes_it_is_kept() -> None:
     """Slow is not stuck."""
 
@@ -555,6 +564,7 @@ def test_a_stopping_server_finishes_answers_lets_nobody_in_and_ends() -> None:
     serving(main)
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_nothing_does_not_hold_up_the_end() -> None:
     """L6: whoever reads goes on reading to the end; whoever does not is left after a moment, not after all of the time."""
 

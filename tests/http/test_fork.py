@@ -11,7 +11,8 @@ import pytest
 from tests.harness import golden
 from tests.harness.golden import History
 from tests.harness.playing import scene
-from tests.http.asking import Ask, opened
+from tests.http.asking import PATIENCE_SECONDS, Ask, opened
+from tests.http.test_manage import as_named
 
 from cairn import Agent, App
 from cairn.clock import SystemClock
@@ -51,7 +52,7 @@ def talk(main: Callable[[App, Ask], Coroutine[Any, Any, None]], model: ScriptedM
 
     async def run() -> None:
         app = App([Agent("toy", model=model or fine())], store=options.pop("store", ":memory:"), **options)
-        async with opened(app) as ask:
+        async with opened(app) as ask, asyncio.timeout(PATIENCE_SECONDS):
             await main(app, ask)
 
     asyncio.run(run())
@@ -135,6 +136,7 @@ async def check_fork(app: App, forked: ConversationHandle, shared: list[Row]) ->
     assert isinstance(first[0], r.InstanceForked) and (first[0].uid, first[0].id) == (row.uid, forked.id)
     assert first[0].offset == shared[-1].ordinal == row.fork_offset
     fold = await forked._fold(row)
+    assert (fold.runtime.released, fold.runtime.crashed, fold.runtime.destroy) == (True, False, False)
     assert fold.runtime.unsettled() == [] and fold.runtime.keys == {} and fold.runtime.uid == row.uid
     assert fold.state.control.submission is None and fold.state.control.queue == []
     assert all(entry.state != "open" for entry in fold.state.entries)
@@ -235,6 +237,7 @@ def test_s9_a_call_under_way_has_an_unknown_outcome_in_the_fork_and_one_not_begu
             await started.wait()
             forked = await conversation.fork()
             assert (await (await forked.send("What about it?")).reply()).text == "Fine."
+            known = [result.outcome for entry in await forked.history() for result in entry.results.values()]
             results = [message for message in model.requests[-1].messages if isinstance(message, ToolMessage)]
             told = ["".join(block.text for block in result.content if isinstance(block, Text)) for result in results]
             paid_by_now = len(effects)
@@ -242,6 +245,7 @@ def test_s9_a_call_under_way_has_an_unknown_outcome_in_the_fork_and_one_not_begu
             assert (await receipt.reply()).text == "Fine."
 
             assert set(told) <= {UNKNOWN_IN_FORK, NOT_RUN_IN_FORK} and UNKNOWN_IN_FORK in told and len(told) == 2
+            assert known == ["unknown" if text == UNKNOWN_IN_FORK else "aborted" for text in told]
             assert paid_by_now <= 2 and len(effects) == 2
 
     asyncio.run(run())
@@ -448,6 +452,24 @@ def test_a_fork_that_cannot_be_is_refused_and_leaves_nothing(body: Any, status: 
         assert len((await ask("GET", "/agents/toy")).json["conversations"]) == 1
 
     talk(main)
+
+
+def test_x5_a_fork_goes_where_its_maker_may_manage_and_nowhere_else() -> None:
+    """X5, S12: to a name that the caller sees; another is as if there could be none, whether it is taken or not."""
+    ann = {"x-who": "toy/ann*"}
+
+    async def main(app: App, ask: Ask) -> None:
+        await hello(app, "ann")
+        await hello(app, "bob")
+        refused = [await ask("POST", "/agents/toy/ann/fork", {"id": id}, ann) for id in ("bob", "zed")]
+        granted = await ask("POST", "/agents/toy/ann/fork", None, ann)
+
+        assert [(answer.status, answer.error) for answer in refused] == [(404, "stream_not_found")] * 2
+        assert granted.status == 201 and granted.json["id"].startswith("ann")
+        assert (await ask("POST", "/agents/toy/bob/fork", {"id": "ann-2"}, ann)).status == 404
+        assert len(await app.store.instances()) == 3
+
+    talk(main, auth=as_named)
 
 
 def test_what_is_not_there_cannot_be_forked() -> None:

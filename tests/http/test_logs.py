@@ -12,6 +12,7 @@ import pytest
 
 from cairn.clock import SystemClock
 from cairn.framework.cli import logs
+from cairn.framework.cli.output import HIDDEN, SECRET_SHAPE
 from cairn.framework.http.access import AccessLog
 
 SECRETS = [
@@ -51,6 +52,14 @@ def test_a_secret_that_was_logged_is_taken_out(form: str, capsys: pytest.Capture
 
     assert not [secret for secret in SECRETS if any(secret in line for line in lines)]
     assert sum(line.count("[redacted]") for line in lines) >= 3 * len(SECRETS)
+
+
+@pytest.mark.parametrize(
+    "text", ["-eyJ", "eyJ-", "eyJaaaaaaaaaaaa.", "sk-", "xoxb-", "cairn_", "AIza", "github_pat_", "cairn_" + "a" * 42 + "-"]
+)
+def test_a_text_made_to_keep_the_net_busy_does_not(text: str) -> None:
+    """X7, regex DoS: a megabyte of beginnings. It would take hours if each were followed to the end."""
+    SECRET_SHAPE.sub(HIDDEN, text * (1_000_000 // len(text)))
 
 
 def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,19 @@ def test_the_list_of_agents_names_each_with_its_model() -> None:
     talk(main)
 
 
+def test_x5_an_agent_that_a_caller_may_not_see_is_not_listed() -> None:
+    """X5, X11: nor are its conversations, and asking for them tells nothing of it."""
+
+    async def main(app: App, ask: Ask) -> None:
+        await app.conversation("toy", "c").send("Hello.")
+        who = {"x-who": "other/*"}
+
+        assert (await ask("GET", "/agents", headers=who)).json == {"agents": []}
+        assert (await ask("GET", "/agents/toy", headers=who)).status == 404
+
+    talk(main, serve=False, auth=as_named)
+
+
 def test_conversations_are_listed_newest_first_a_page_at_a_time() -> None:
     """Every conversation is on one page, none on two, and the last page has no next one."""
 

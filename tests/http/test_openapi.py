@@ -84,6 +84,23 @@ def test_every_shape_is_a_schema_that_refuses_something(name: str) -> None:
     assert not (shape.is_valid([]) and shape.is_valid(7) and shape.is_valid({"type": 7}))
 
 
+def test_every_example_fits_its_shape() -> None:
+    """What is shown as an example would be accepted, or could be answered."""
+    shown = 0
+    for name, shape in DOCUMENT["components"]["schemas"].items():
+        for example in shape.get("examples", ()):
+            assert not list(schema(name).iter_errors(example)), name
+            shown += 1
+    for methods in DOCUMENT["paths"].values():
+        for operation in methods.values():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                validator = validator_for({**content["schema"], "components": DOCUMENT["components"]})
+                assert validator.is_valid(content["example"]), operation["operationId"]
+                shown += 1
+
+    assert shown >= 4
+
+
 # --- what is really answered ----------------------------------------------------------------------------------------
 
 

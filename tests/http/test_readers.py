@@ -7,8 +7,9 @@ as the published clients do. In the end its state is the history's, and it saw e
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.http.calling import Reader, World, ask, chunks_of, history, in_world, offset_of, send, settled
@@ -21,8 +22,11 @@ from cairn.harness import records as h
 from cairn.harness.conversation import Conversation
 from cairn.harness.projection import PROJECTION, project
 from cairn.runtime import records as r
-from cairn.runtime.storage.store import Address, Append, Batch, Durability, Row
+from cairn.runtime.storage.store import Address, Append, Batch, Durability, Row, Store
 from cairn.runtime.storage.watch import Watch
+from cairn.testing.proxy import StoreProxy
+
+T = TypeVar("T")
 
 Json = dict[str, Any]
 
@@ -259,6 +263,69 @@ def test_who_follows_a_conversation_that_is_deleted_is_let_go_and_finds_nothing(
         again = await history(app, PATH)
         assert again["incarnation"] != state["incarnation"]
         assert len(again["messages"]) == 1
+
+    in_world(main)
+
+
+class Held(StoreProxy):
+    """A store whose reads wait while it is held, and may be interrupted by something that happens just before one."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.free = asyncio.Event()
+        self.free.set()
+        self.has_read = asyncio.Event()
+        self.before_read: Callable[[], Awaitable[object]] | None = None
+
+    async def through(self, name: str, arguments: tuple[Any, ...], call: Callable[[], Awaitable[T]]) -> T:
+        if name != "read":
+            return await call()
+        if self.before_read is not None:
+            await self.before_read()
+        found = await call()
+        self.has_read.set()
+        await self.free.wait()
+        return found
+
+
+def test_a_read_that_found_nothing_is_not_the_answer_for_who_came_later() -> None:
+    """L5: they share reads of one place; what was appended since the read began is read again and not taken for a deletion."""
+
+    async def main(world: World) -> None:
+        app, state = await spoken(world)
+        store = Held(world.store)
+        other = await world.app(toy(), store=store)
+        store.free.clear()
+        early = Reader(other, updates(state["offset"], "sse"))
+        await store.has_read.wait()
+        await send(app, PATH, "second")
+        late = Reader(other, updates(state["offset"], "sse"))
+        await asyncio.sleep(0.001)
+        store.free.set()
+        for reader in (early, late):
+            await reader.until(lambda reader=reader: b"second" in reader.data)
+            await reader.leave()
+
+    in_world(main)
+
+
+def test_a_conversation_that_is_deleted_between_the_hint_and_the_read_ends_its_readers() -> None:
+    """L6: nothing to read where there has to be something means that there is nothing any more."""
+
+    async def main(world: World) -> None:
+        app, state = await spoken(world)
+        store = Held(world.store)
+        other = await world.app(toy(), store=store)
+        reader = Reader(other, updates(state["offset"], "sse"))
+        await reader.until(lambda: b"event: control" in reader.data)
+
+        async def delete() -> None:
+            await ask(app, "DELETE", PATH)
+
+        store.before_read = delete
+        await send(app, PATH, "second")
+        await reader.end()
+        assert b"second" not in reader.data
 
     in_world(main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -20,9 +21,17 @@ import httpx
 import pytest
 from tests.http.serving import CAIRN, PATIENCE_SECONDS, Server, serving
 
+from cairn import Agent, App
+from cairn.clock import SystemClock
+from cairn.errors import StoreCorrupt
 from cairn.framework.cli import main
 from cairn.framework.cli.serve import application_name
 from cairn.framework.config import find
+from cairn.framework.http.limits import HttpLimits
+from cairn.framework.http.server import listen, serve
+from cairn.ids import SystemIds
+from cairn.runtime.storage import SqliteStore
+from cairn.testing.scripted import ScriptedModel
 
 system = pytest.mark.system
 
@@ -221,6 +230,37 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+class FailingStore(SqliteStore):
+    """A store that becomes unreadable when it is told to."""
+
+    is_broken = False
+
+    async def due(self, *arguments: Any, **more: Any) -> Any:
+        if self.is_broken:
+            raise StoreCorrupt("a row fails its checksum")
+        return await super().due(*arguments, **more)
+
+
+def test_a_server_whose_worker_gave_up_ends_and_says_why(tmp_path: Path) -> None:
+    """L7, S14: it would take messages and answer none of them; whoever supervises it can start another one."""
+
+    async def main() -> None:
+        store = FailingStore(str(tmp_path / "cairn.db"), clock=SystemClock(), ids=SystemIds())
+        await store.open()
+        app = App(agents=[Agent("echo", model=ScriptedModel(["x"]))], store=store)
+        ready = asyncio.Event()
+        listener = listen("127.0.0.1", 0, HttpLimits())
+        served = asyncio.create_task(serve(app, listener, stop=asyncio.Event(), on_ready=ready.set, access=None))
+        await ready.wait()
+        store.is_broken = True
+        await app.conversation("echo", "c").send("wake up")
+        with pytest.raises(StoreCorrupt, match="checksum"):
+            await served
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_SECONDS))
 
 
 # --- where it listens -----------------------------------------------------------------------------------------------

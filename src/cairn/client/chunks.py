@@ -95,13 +95,17 @@ class EventStream:
     """Server-sent events as frames. *Raises* RemoteError for what is none."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._event = ""
         self._data: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that are complete with these bytes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest.append(data)
+        if b"\n" not in data:  # a frame may be large, and come in many parts
+            return
+        *lines, rest = b"".join(self._rest).split(b"\n")
+        self._rest = [rest]
         for line in lines:
             line = line.removesuffix(b"\r")
             if line:

@@ -217,6 +217,13 @@ def unreachable(error: Exception, url: str) -> Unreachable:
     return Unreachable(f"the server at {parts.scheme}://{parts.netloc} {what}: {why}", was_sent=was_sent)
 
 
+def is_timeout(error: Exception) -> bool:
+    """Whether nothing came for as long as something should have."""
+    import httpx
+
+    return isinstance(error, httpx.ReadTimeout)
+
+
 def checked_url(url: str) -> str:
     """The URL without a slash at its end. Raises UsageError for what is none."""
     try:

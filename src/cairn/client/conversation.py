@@ -51,13 +51,14 @@ class Receipt:
 
         *Raises* FiberFailed when it failed or was aborted; its message says why.
         """
-        return await self.conversation.reply(self.submission, after=self.offset)
+        return await self.conversation.reply(self.submission, after=self.offset, uid=self.uid or None)
 
     async def follow(self, *, caught_up: Callable[[], None] = lambda: None) -> AsyncGenerator[Chunk, None]:
         """Every chunk from this message on, until it has settled. `caught_up` is called as by `Conversation.follow`."""
         # The first receipt of a key that was known says nothing of where its message stands.
         begun = not self.deduplicated
-        async with aclosing(self.conversation.follow(self.offset, caught_up=caught_up)) as chunks:
+        conversation = self.conversation
+        async with aclosing(conversation.follow(self.offset, uid=self.uid or None, caught_up=caught_up)) as chunks:
             async for chunk in chunks:
                 begun = begun or chunk.submission == self.submission
                 if begun:
@@ -155,23 +156,28 @@ class Conversation:
         return decode(answer.body)
 
     async def follow(
-        self, after: str = BEGINNING, *, incarnation: str | None = None, caught_up: Callable[[], None] = lambda: None
+        self,
+        after: str = BEGINNING,
+        *,
+        incarnation: str | None = None,
+        uid: str | None = None,
+        caught_up: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Chunk, None]:
         """Every chunk after the offset, for ever: past ones at once, new ones as they become durable, over restarts of the
         server and breaks of the network, each once.
 
-        `caught_up` is called once, when everything that was there has been given. `incarnation`, from a history, is the life of
-        the log that is meant. *Raises* NotFound when nothing was ever sent to it or it was deleted, Replaced when another
-        conversation has taken its place, Denied. *Cancelled*: the connection is closed.
+        `caught_up` is called once, when everything that was there has been given. `incarnation`, from a history, and `uid`,
+        from a receipt, say which life of the conversation is meant. *Raises* NotFound when nothing was ever sent to it or it
+        was deleted, Replaced when another conversation has taken its place, Denied. *Cancelled*: the connection is closed.
         """
-        follower = Follower(self._connection, self.url, after, incarnation)
+        follower = Follower(self._connection, self.url, after, incarnation, uid)
         async with aclosing(follower.chunks(caught_up)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
-    async def reply(self, submission: str, *, after: str | None = None) -> Reply:
+    async def reply(self, submission: str, *, after: str | None = None, uid: str | None = None) -> Reply:
         """What a submission was answered, once it has settled. `after`, an offset before its admission, saves a look at what
-        came earlier. *Raises* FiberFailed, NotFound."""
+        came earlier; `uid` is the life of the conversation that is meant. *Raises* FiberFailed, NotFound."""
         if after is None or after == BEGINNING:
             history = await self.history()
             if history.settlement(submission) is not None:
@@ -179,7 +185,7 @@ class Conversation:
             if all(message.submission_id != submission for message in history.messages):
                 raise NotFound(f"conversation {self.agent}/{self.id} has no submission '{submission}'")
             after = history.offset
-        settled = await until_settled(self._connection, self.url, submission, after)
+        settled = await until_settled(self._connection, self.url, submission, after, uid)
         check(submission, settled["outcome"], settled.get("error"))
         return (await self.history()).reply(submission)
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from cairn.client.chunks import Chunk, EventStream, Frame, Position, frame_of
-from cairn.client.connection import Backoff, Connection, unreachable
+from cairn.client.connection import Backoff, Connection, is_timeout, unreachable
 from cairn.errors import RemoteError, Replaced
 
 #: Before every position.
@@ -22,14 +22,19 @@ _BEYOND_END = 416
 class Follower:
     """One reader of one conversation."""
 
-    def __init__(self, connection: Connection, url: str, after: str, incarnation: str | None = None) -> None:
+    def __init__(
+        self, connection: Connection, url: str, after: str, incarnation: str | None = None, uid: str | None = None
+    ) -> None:
+        """`incarnation` and `uid`, where they are known, are the life of the log and of the conversation that are meant."""
         self._connection = connection
         self._url = url
         self._after = after
         self._incarnation = incarnation
+        self._conversation = f"conv_{uid.removeprefix('inst_')}" if uid else None
         self._position = _NOWHERE
         self._backoff: Backoff = connection.backoff()
         self._is_known = False
+        self._streams = connection.streams
 
     async def chunks(self, caught_up: Callable[[], None] = lambda: None) -> AsyncGenerator[Chunk, None]:
         """Every chunk after the offset, for ever; `caught_up` is called once, when everything there was has been given.
@@ -59,11 +64,13 @@ class Follower:
                     raise
                 await self._backoff.wait(error)
             else:
-                if self._connection.streams:
+                if self._streams:
                     # A stream only ends in order when its server stops: another one will be there in a moment.
                     await self._backoff.wait(RemoteError("the server let go of its readers"))
 
     def _check(self, frame: Frame) -> None:
+        if self._conversation is not None and any(_of(chunk) != self._conversation for chunk in frame.chunks):
+            raise Replaced(f"{self._url} is another conversation than the one that was written to; it was deleted meanwhile")
         if frame.incarnation is None:
             return
         self._is_known = True
@@ -74,20 +81,11 @@ class Follower:
 
     async def _connected(self) -> AsyncGenerator[Frame, None]:
         """Frames of one connection, until it ends."""
-        if self._connection.streams:
-            query = {"view": "updates", "offset": self._after, "live": "sse"}
-            async with self._connection.stream(self._url, query) as response:
-                events = EventStream()
-                parts = response.aiter_bytes()
-                while True:
-                    try:
-                        part = await anext(parts)
-                    except StopAsyncIteration:
-                        return
-                    except Exception as error:
-                        raise unreachable(error, self._url) from error
-                    for frame in events.feed(part):
-                        yield frame
+        if self._streams:
+            async with aclosing(self._streamed()) as frames:
+                async for frame in frames:
+                    yield frame
+            return
         query = {"view": "updates", "offset": self._after}
         if self._is_known:
             query["live"] = "long-poll"
@@ -95,10 +93,33 @@ class Follower:
         is_up_to_date = answer.headers.get("stream-up-to-date") == "true"
         yield frame_of(answer.body, next=answer.headers.get("stream-next-offset"), is_up_to_date=is_up_to_date)
 
+    async def _streamed(self) -> AsyncGenerator[Frame, None]:
+        query, is_silent = {"view": "updates", "offset": self._after, "live": "sse"}, True
+        async with self._connection.stream(self._url, query) as response:
+            events = EventStream()
+            parts = response.aiter_bytes()
+            while True:
+                try:
+                    part = await anext(parts)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:
+                    if is_silent and is_timeout(error):
+                        # A server speaks at once. Something between us keeps its words until there are more: ask for them.
+                        self._streams = False
+                    raise unreachable(error, self._url) from error
+                for frame in events.feed(part):
+                    is_silent = False
+                    yield frame
 
-async def until_settled(connection: Connection, url: str, submission: str, after: str) -> Chunk:
+
+def _of(chunk: Chunk) -> str:
+    return str(chunk.get("conversationId"))
+
+
+async def until_settled(connection: Connection, url: str, submission: str, after: str, uid: str | None) -> Chunk:
     """The settlement of a submission, as soon as it is on the log."""
-    follower = Follower(connection, url, after)
+    follower = Follower(connection, url, after, uid=uid)
     async with aclosing(follower.chunks()) as chunks:
         async for chunk in chunks:
             found = settlement_in(chunk, submission)

@@ -32,7 +32,9 @@ class _Body(msgspec.Struct):
 def error_of(status: int, headers: Mapping[str, str], body: bytes, where: str) -> CairnError:
     """The error that a refusal means; `where` is the request, for its text."""
     told = _envelope(body)
-    text = f"{told.message} {told.details}".strip() if told.type else told.message
+    text = _plain(f"{told.message} {told.details}".strip() if told.type else told.message)
+    if 300 <= status < 400:
+        return UsageError(f"{where}: the server is elsewhere: {_plain(headers.get('location', 'it does not say where'))}")
     meta = told.meta or {}
     if status in (401, 403):
         return Denied(f"{where}: {text}")
@@ -46,6 +48,11 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, where: str) -
         return UsageError(f"{where}: {text}")
     said = f"{where}: {status}: {text}" + (f" (its log has it under {told.ref})" if told.ref else "")
     return RemoteError(said, type=told.type, status=status, retry_after=retry_after(headers), ref=told.ref)
+
+
+def _plain(text: str) -> str:
+    """Somebody else's words, harmless for the terminal they end up on."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

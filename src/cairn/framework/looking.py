@@ -18,6 +18,8 @@ AGENT_SUFFIXES = (".py", ".md", ".txt", ".jinja", ".jinja2", ".j2", ".json", ".t
 CODE_SUFFIXES = (".py",)
 #: Files of one look at most, so that a folder that holds the world does not stop us. Those are the first in order of name.
 FILES_MAX = 5_000
+#: Folders of one walk at most, for the same reason.
+FOLDERS_MAX = 2_000
 #: Folders nobody writes agents in.
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "venv", "env", "build", "dist"})
 
@@ -78,6 +80,8 @@ def _within(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
 
 
 def _below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    for at, folders, names in os.walk(folder):
+    for number, (at, folders, names) in enumerate(os.walk(folder)):
+        if number >= FOLDERS_MAX:
+            return
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
         yield from (os.path.join(at, name) for name in sorted(names) if name.endswith(suffixes))

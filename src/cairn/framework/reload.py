@@ -120,7 +120,7 @@ class Reloader:
                 await app.replace(found.agents)
             except CairnError as error:
                 problems = (str(error),)
-        self._after(now, replace(found, problems=problems))
+        await asyncio.to_thread(self._after, now, replace(found, problems=problems))
         after = {agent.name for agent in app.agents}
         return Change(files, problems, tuple(sorted(after - before)), tuple(sorted(before - after)))
 

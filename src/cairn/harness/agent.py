@@ -297,10 +297,7 @@ class Agent(Generic[S]):
         """The fields of a new conversation's first state, checked. *Raises* UsageError for what the state cannot hold."""
         if self.state_type is None:
             raise UsageError(f"{self} declares no state, so it cannot be given data; write Agent(…, state=YourDataclass)")
-        unknown = [name for name in fields if name not in self.state_type.fields]
-        if unknown:
-            known = ", ".join(self.state_type.fields)
-            raise UsageError(f"{self}: its state has no field {unknown[0]!r}; it has: {known}")
+        self.state_type.check(fields)
         checked = self.state_type.dump(self.state_type.load(fields))
         return {name: checked[name] for name in fields}
 

@@ -59,7 +59,7 @@ def _close_calls(control: Control, at: float) -> Iterator[r.Record]:
 
 def _settle(control: Control, runtime: RuntimeState, at: float) -> Iterator[r.Record]:
     """Those the model has read together as one, every other fiber for itself; nothing runs after them."""
-    together = [id for id in dict.fromkeys((control.submission or "", *control.included)) if id in runtime.fibers]
+    together = [id for id in control.included if id in runtime.fibers]
     if together:
         yield from settle(together, "aborted", FORKED, at, then=False)
     for fiber in runtime.unsettled():

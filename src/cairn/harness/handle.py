@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import FiberFailed, NotFound, UsageError
+from cairn.errors import FiberFailed, NotFound, StoreBusy, UsageError
 from cairn.harness import records as h
 from cairn.harness.application import AgentApplication
 from cairn.harness.entries import Entry
@@ -34,6 +34,8 @@ from cairn.runtime.storage.store import Address, Batch, Creation, InstanceRow, S
 
 #: Characters of an idempotency key (Flue: 256).
 KEY_CHARACTERS_MAX = 256
+#: How often a fork is tried while deltas are merged under it. A place is merged once, so the second try succeeds.
+FORK_TRIES = 3
 #: Characters of an instance's id: it is a path segment and a durable key.
 ID_CHARACTERS_MAX = 512
 
@@ -222,13 +224,14 @@ class ConversationHandle:
             raise NotFound(f"conversation {self.address} has no offset {at}; a fork parts between 0 and its head, {row.head}")
         name = check_id(id) if id is not None else f"{self.id[: ID_CHARACTERS_MAX - 64]}-{self._ids.new('fork')}"
         target = Address(self.address.kind, name, self.address.tenant)
-        while True:
+        for _ in range(FORK_TRIES):
             at = await self._store.boundary(row.n, at)
             forked = await self._store.fork(row.n, at, target, await self._fork_creation(row, at, target))
             if forked.offset == at:
                 return ConversationHandle(self._application, self._store, self._clock, self._ids, target)
             # Deltas were merged since it was asked where to part: what was said of their end was not said of this place.
             await self._store.delete(forked.n)
+        raise StoreBusy(f"conversation {self.address} changes below offset {at} while it is forked there; try again")
 
     async def _fork_creation(self, row: InstanceRow, at: int, target: Address) -> Creation:
         """The fork's own first batch, for the place it parts at."""

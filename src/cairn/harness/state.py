@@ -58,6 +58,17 @@ class StateType(Generic[S]):
                 ) from None
         return self.cls(**values)
 
+    def check(self, given: Mapping[str, bytes]) -> None:
+        """Raises UsageError for fields that the class does not have, or whose values it cannot hold."""
+        for name, raw in given.items():
+            decoder = self._decoders.get(name)
+            if decoder is None:
+                raise UsageError(f"{self.cls.__name__} has no field {name!r}; it has: {', '.join(self.fields)}")
+            try:
+                decoder.decode(raw)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise UsageError(f"{self.cls.__name__}.{name} cannot be {_short(bytes(raw))}: {error}") from None
+
     def dump(self, value: S) -> dict[str, bytes]:
         """Every field as JSON. *Raises* UsageError for a field that holds something else than its type says."""
         dumped: dict[str, bytes] = {}

@@ -11,9 +11,9 @@ from cairn.harness.conversation import Conversation
 from cairn.harness.merging import Decode, Merger
 from cairn.runtime.instance import Fold, Instance
 
-#: Rows and bytes that are looked at in one step.
-PAGE_ROWS = 500
-PAGE_BYTES = 1 << 20
+#: Rows and bytes that are looked at in one step: a millisecond, in which nothing else of this process gets a turn.
+PAGE_ROWS = 100
+PAGE_BYTES = 1 << 18
 
 #: Submissions, with what joined them, that are looked at again after an activation.
 SUBMISSIONS_AGAIN = 2

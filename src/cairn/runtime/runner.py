@@ -66,7 +66,6 @@ class Runner:
         self._seen = -1
         self._stopping = False
         self._tidying: asyncio.Task[None] | None = None
-        self._tidied_head = -1
 
     def stop(self) -> None:
         """Ask for a clean stop: nothing new is started, what runs is interrupted and goes on elsewhere."""
@@ -103,7 +102,6 @@ class Runner:
     async def _once(self, watcher: asyncio.Task[None]) -> bool:
         """Work until there is a reason to let go, and let go; False when something new came in between."""
         end = await self._work(watcher)
-        await self._end_tidying()
         if end is not _End.IDLE:
             await self._cancel_all()
         if end is _End.LOST:
@@ -155,13 +153,11 @@ class Runner:
         self._on_quiet()
 
     def _tidy_in(self, quiet: float) -> float | None:
-        """Seconds until it is time to tidy up; when it is, that has begun. None when there is nothing new to look at."""
-        head = self.instance.head
-        if self.tidy_seconds is None or self._tidying is not None or head == self._tidied_head:
+        """Seconds until it is time to tidy up; None once that has begun, or when nobody wants it."""
+        if self.tidy_seconds is None or self._tidying is not None:
             return None
         if quiet < self.tidy_seconds:
             return self.tidy_seconds - quiet
-        self._tidied_head = head
         self._tidying = asyncio.create_task(self._tidy(), name=f"tidying {self.instance.address}")
         return None
 
@@ -172,13 +168,6 @@ class Runner:
             logger.warning("%s could not be tidied up; it stays as it is: %s", self.instance.address, error)
         finally:
             self._tidying = None
-
-    async def _end_tidying(self) -> None:
-        """Nobody tidies up any more: a step that was begun is finished by the store, the rest is for another time."""
-        tidying = self._tidying
-        if tidying is not None:
-            tidying.cancel()
-            await asyncio.wait({tidying})
 
     def _candidates(self) -> list[FiberState]:
         return list(candidates(self.instance.runtime, serial=self.instance.application.serial))

@@ -50,8 +50,8 @@ POISON_BACKOFF_MAX_SECONDS = 60.0
 BLOCKED_RECHECK_SECONDS = 60.0
 #: Seconds after which the lease row of a worker that nobody can prove dead is removed: far beyond any pause we know.
 FORGET_WORKER_SECONDS = 3600.0
-#: Seconds between two collections of content that nothing refers to any more, and how long such content is kept: what was stored
-#: for an append that has not come yet is among it.
+#: Seconds between two collections of content that nothing refers to any more, and how long such content is kept: what was
+#: stored for an append that has not come yet is among it.
 COLLECT_SECONDS = 3600.0
 COLLECT_GRACE_SECONDS = 3600.0
 #: Seconds an owner goes on asking a store that is busy or full to take its append, and the pause between two tries.

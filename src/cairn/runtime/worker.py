@@ -165,6 +165,11 @@ class Worker:
         self.applications.update(kinds)
         self._stir()
 
+    async def ended(self) -> None:
+        """Returns when it works no more, whatever the reason; `join` says which. *Cancelled*: nothing happens to it."""
+        assert self._main is not None, "its end follows its start"
+        await asyncio.wait({self._main})
+
     async def serve(self) -> None:
         """Start, work until SIGTERM or SIGINT, drain."""
         loop = asyncio.get_running_loop()

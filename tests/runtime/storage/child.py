@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,8 @@ class StopsInCommit(SqliteConnection):
     def execute(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         if sql == "commit" and StopsInCommit.armed:
             StopsInCommit.armed = False
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread: sent to the process, another one might take it, and this one would be through the commit.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         return super().execute(sql, parameters)
 
 

@@ -232,3 +232,16 @@ def test_a_merged_row_that_stands_for_what_it_cannot_is_found() -> None:
 
     with folder() as place:
         asyncio.run(main(f"{place}/cairn.db"))
+
+
+def test_check_finds_a_log_that_weighs_something_else() -> None:
+    """S14, L7: what a log is said to weigh is what its rows do."""
+
+    async def main(path: str) -> None:
+        store = await damaged(path, "update instances set bytes = bytes + 1")
+        [problem] = await store.check()
+        assert "instance 1" in problem.where and "weigh" in problem.what
+        await store.close()
+
+    with folder() as place:
+        asyncio.run(main(f"{place}/cairn.db"))

@@ -38,7 +38,7 @@ B = Batch(b"[1]")
 
 
 def known(**more: Any) -> Known:
-    usual = {"uid": "u", "head": 5, "reserved": 999, "same_boot": True, "epoch": 2, "owner": "w"}
+    usual = {"uid": "u", "head": 5, "reserved": 999, "same_boot": True, "epoch": 2, "owner": "w", "bytes": 100}
     life = Life(**{"n": 1, "address": HERE, **usual, **more})
     return Known(lives={life.n: life}, addresses={life.address: life}, last_n=1)
 
@@ -56,6 +56,16 @@ def test_ordinals_follow_the_head() -> None:
     decided = decide(owner(), owner(), owner())
     assert decided.outcomes == [Appended(6, 5), Appended(7, 6), Appended(8, 7)]
     assert decided.heads == {1: 8}
+
+
+def test_a_log_weighs_what_is_written_to_it() -> None:
+    """L7: records and chunks, whichever statement writes the number."""
+    decided = decide(owner(), Append(1, Batch(b"[22]", b"shown"), 2))
+    assert [(life.n, life.bytes) for life in decided.grown] == [(1, 100 + 3 + 4 + 5)] and not decided.moved
+    born = decide(Admit(Address("toy", "two"), Creation("u2", "i2", Batch(b"[0]"), 0.0), Append(0, Batch(b"[11]"))))
+    assert [life.bytes for life in born.created] == [3 + 4] and not born.grown
+    decided = decide(Claim(1, "w2", 2, lambda epoch: Batch(b"[333]")))
+    assert [life.bytes for life in decided.moved] == [100 + 5] and not decided.grown
 
 
 def test_a_row_carries_its_checksum() -> None:

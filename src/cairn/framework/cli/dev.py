@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from cairn.errors import AgentFileError, UsageError
 from cairn.framework import config as configuration
 from cairn.framework.cli import serve
-from cairn.framework.cli.output import Exit, json_text, one_line
+from cairn.framework.cli.browser import browse
+from cairn.framework.cli.output import Exit
+from cairn.framework.cli.telling import JsonTeller, Teller
 from cairn.framework.cli.workshop import Running, Workshop
 from cairn.framework.config import Config
 from cairn.framework.modules import describe, shown
@@ -65,8 +67,9 @@ def dev(request: Request) -> int:
 
 def _dev(request: Request, config: Config, teller: Teller) -> int:
     workshop = _workshop(store_of(request.store, config).parent)
-    if not _taken(workshop):
-        return _attach(workshop, request, teller)
+    running = _holder(workshop)
+    if running is not None:
+        return _attach(workshop, running, request, teller)
     try:
         return _serve(request, config, workshop, teller)
     finally:
@@ -91,37 +94,29 @@ def _workshop(folder: Path) -> Workshop:
         raise UsageError(f"{folder} cannot be written ({error.strerror}); name a store elsewhere with --store") from None
 
 
-def _taken(workshop: Workshop) -> bool:
-    """Whether the project is ours. Somebody may be just asking whether it is anybody's: that is over in a moment."""
-    for _ in range(3):
+def _holder(workshop: Workshop) -> Running | None:
+    """Who has the project; None when it is ours from now on."""
+    for refused in range(int(ANNOUNCED_SECONDS / LOOK_SECONDS)):
         if workshop.take():
-            return True
+            return None
+        running = workshop.running()
+        # Somebody who only asks whether it is anybody's is done in a moment, and must not pass for a holder that is dead.
+        if running is not None and refused:
+            return running
         _pause(LOOK_SECONDS)
-    return False
+    raise UsageError("another `cairn dev` of this project is starting, and does not say where; end it, or try again")
 
 
-def _attach(workshop: Workshop, request: Request, teller: Teller) -> int:
-    running = _announced(workshop)
-    if running is None:
-        raise UsageError("another `cairn dev` of this project is starting, and does not say where; end it, or try again")
-    teller.attached(running)
-    if request.open:
-        browse(running.url)
+def _attach(workshop: Workshop, running: Running, request: Request, teller: Teller) -> int:
     try:
+        teller.attached(running)
+        if request.open:
+            browse(running.url)
         workshop.wait()
     except KeyboardInterrupt:
         return Exit.OK
     teller.note("the other `cairn dev` has ended")
     return Exit.OK
-
-
-def _announced(workshop: Workshop) -> Running | None:
-    for _ in range(int(ANNOUNCED_SECONDS / LOOK_SECONDS)):
-        running = workshop.running()
-        if running is not None:
-            return running
-        _pause(LOOK_SECONDS)
-    return None
 
 
 def _pause(seconds: float) -> None:
@@ -233,24 +228,32 @@ def _serve(request: Request, config: Config, workshop: Workshop, teller: Teller)
 
             def ready() -> None:
                 workshop.announce(url)
-                teller.ready(url, app, clock.monotonic() - began)
+                teller.ready(url, app)
                 known.look(app)
                 if request.open:
                     browse(url)
-                reloading.append(asyncio.create_task(reloader.run(app, changed), name="reloader"))
+                task = asyncio.create_task(reloader.run(app, changed), name="reloader")
+                task.add_done_callback(lambda _: stop.set())
+                reloading.append(task)
 
             with signals(stop, clock, may_force=True):
                 try:
                     await answer(app, listener, stop=stop, on_ready=ready, access=None)
                 finally:
-                    for task in reloading:
-                        task.cancel()
-                    await asyncio.gather(*reloading, return_exceptions=True)
+                    await _ended(reloading)
 
-        began = clock.monotonic()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(work())
     return Exit.OK
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """They have ended; what ended one before it was asked to is raised."""
+    for task in tasks:
+        task.cancel()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, Exception):
+            raise found
 
 
 def _listen(request: Request, config: Config, note: Callable[[str], None]) -> socket.socket:
@@ -314,104 +317,3 @@ class Known:
         if text not in self._told:
             self._told.add(text)
             self._note(text)
-
-
-# --- what is said ---------------------------------------------------------------------------------------------------
-
-
-class Teller:
-    """For people."""
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-
-    def ready(self, url: str, app: App, seconds: float) -> None:
-        names = [f"{agent.name}  {_place(agent)}".rstrip() for agent in app.agents]
-        self._line(f"cairn dev is ready at {url}")
-        for number, name in enumerate(names or ["none yet: write agents/NAME.py with `name = Agent('name', model=…)`"]):
-            self._line(f"  {'agents' if number == 0 else '      '}  {name}")
-        self._line(f"  store   {shown(getattr(app.store, 'path', ''))}")
-        self._line("  edits   are live for the next turn; Ctrl-C ends this")
-
-    def attached(self, running: Running) -> None:
-        self._line(f"cairn dev of this project runs already (process {running.pid}) at {running.url}")
-        self._line("  this one ends with it; Ctrl-C leaves it alone")
-
-    def changed(self, change: Change) -> None:
-        files = ", ".join(shown(file) for file in change.files[:3]) + (" …" if len(change.files) > 3 else "")
-        if change.problems:
-            self.problems(change.problems)
-            return
-        more = [f"new: {name}" for name in change.added] + [f"gone: {name}" for name in change.removed]
-        self._line(" · ".join([f"↻ {files}", "live for the next turn", *more]))
-
-    def problems(self, problems: Sequence[str]) -> None:
-        for problem in problems:
-            self._line(f"✗ {one_line(problem)}")
-        if problems:
-            self._line("  the last good agents answer on; this is read again when a file changes")
-
-    def note(self, text: str) -> None:
-        sys.stderr.write(f"cairn: {one_line(text)}\n")
-
-    def _line(self, text: str) -> None:
-        self._out.write(f"{text}\n")
-        self._out.flush()
-
-
-class JsonTeller(Teller):
-    """For programs: one JSON object a line."""
-
-    def ready(self, url: str, app: App, seconds: float) -> None:
-        agents = [agent.name for agent in app.agents]
-        self._say("dev.ready", url=url, agents=agents, store=getattr(app.store, "path", ""), pid=os.getpid())
-
-    def attached(self, running: Running) -> None:
-        self._say("dev.attached", url=running.url, pid=running.pid)
-
-    def changed(self, change: Change) -> None:
-        if change.problems:
-            self.problems(change.problems)
-            return
-        self._say(
-            "dev.reloaded",
-            files=list(change.files),
-            added=list(change.added),
-            removed=list(change.removed),
-            seconds=round(change.seconds, 3),
-        )
-
-    def problems(self, problems: Sequence[str]) -> None:
-        if problems:
-            self._say("dev.problems", problems=list(problems))
-
-    def _say(self, event: str, **fields: Any) -> None:
-        self._line(json_text({"event": event, **fields}))
-
-
-def _place(agent: Agent[Any]) -> str:
-    path, _, line = agent.place.rpartition(":")
-    return f"{shown(path)}:{line}" if path else ""
-
-
-# --- the browser ----------------------------------------------------------------------------------------------------
-
-
-def browse(url: str) -> None:
-    """The page is opened where somebody sits who can see it; anywhere else nothing happens."""
-    is_terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
-    if not has_screen(os.environ, is_terminal, sys.platform):
-        return
-    import threading
-    import webbrowser
-
-    # Finding a browser starts programs and waits for them.
-    threading.Thread(target=webbrowser.open, args=(url,), name="browser", daemon=True).start()
-
-
-def has_screen(environment: Mapping[str, str], is_terminal: bool, platform: str) -> bool:
-    """Whether a window that opens is seen by whoever started this."""
-    is_elsewhere = any(environment.get(name) for name in ("CI", "SSH_CONNECTION", "SSH_TTY"))
-    if is_elsewhere or not is_terminal:
-        return False
-    return platform == "darwin" or any(environment.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

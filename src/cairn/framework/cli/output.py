@@ -50,9 +50,10 @@ SECRET_NAME = re.compile(r"(?i)(^|[_.-])(authorization|cookie|credentials?|passw
 
 SECRET_SHAPE = re.compile(
     r"\b(?:cairn_[A-Za-z0-9_-]{43}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[abeprs]-[\w-]{10,}"
-    r"|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
+    r"|AKIA[A-Z0-9]{16}|AIza[\w-]{30,}|(?<![\w-])eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,})"
 )
-"""Our own tokens, Anthropic and OpenAI, GitHub, Slack, AWS, Google, and any JWT."""
+"""Our own tokens, Anthropic and OpenAI, GitHub, Slack, AWS, Google, and any JWT. Linear whatever the text: a JWT begins where
+what it is made of begins, and not again inside of it."""
 
 HIDDEN = "[redacted]"
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: What `--auth` offers; an App of one's own has `auth=`.
 AUTHENTICATIONS = ("none", "tokens", "open")
+#: Processes on one store: beyond a few per core they only wait for each other, and this is more than any machine's few.
 WORKERS_MAX = 64
 
 
@@ -54,6 +55,8 @@ def serve(request: Request) -> int:
     from cairn.framework.http.limits import HttpLimits
     from cairn.framework.http.server import listen, run
 
+    if request.workers > WORKERS_MAX:
+        raise UsageError(f"--workers {request.workers}: at most {WORKERS_MAX}; one or two for each core are enough")
     host, port = address(request)
     listener = listen(host, port, HttpLimits())
     logs.configure(request.log)

@@ -61,6 +61,7 @@ class Session:
         self._dialogue = dialogue
         self._clock = clock
         self._ids = ids
+        self._where = ""
         self._after = BEGINNING
         self._conversation = self._named(id)
         self.is_talking = False
@@ -74,6 +75,7 @@ class Session:
 
     async def open(self, where: str) -> None:
         """The conversation is shown as it is; what is unanswered in it is followed to its end."""
+        self._where = where
         self._dialogue.opened(self._agent, self.id, where)
         history = await self._history()
         if history is None:
@@ -84,7 +86,7 @@ class Session:
     async def begin(self, id: str | None) -> None:
         """Another conversation from here on."""
         self._conversation, self._after = self._named(id), BEGINNING
-        await self.open(self._client.url)
+        await self.open(self._where)
 
     async def _catch_up(self, history: History) -> None:
         self._after = history.offset

@@ -70,7 +70,7 @@ async def _page(
         for row in rows:
             if identity.sees(kind, row.address.id):
                 if len(found) == limit:
-                    return found, found[-1].n
+                    return found, before
                 found.append(row)
             before = row.n
         if len(rows) < size:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from cairn.framework.http import conversation, manage, openapi, page, problems, status, streams
 from cairn.framework.http.auth import OPEN, Grant
@@ -33,7 +34,7 @@ class Route:
 
     @property
     def pattern(self) -> tuple[str, ...]:
-        return tuple(self.path[1:].split("/")) if self.path != "/" else ("",)
+        return _pattern(self.path)
 
     def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """What the placeholders stand for; None when this is another path."""
@@ -54,6 +55,11 @@ class Route:
             elif expected != given:
                 return None
         return found
+
+
+@cache
+def _pattern(path: str) -> tuple[str, ...]:
+    return tuple(path[1:].split("/"))
 
 
 async def _read(service: Service, request: Request, send: Send) -> None:

@@ -226,6 +226,14 @@ ANSWERS: dict[str, Schema] = {
         {"streamUrl": TEXT, "offset": OFFSET, "submissionId": TEXT, "uid": TEXT},
         {"deduplicated": {"const": True}},
         description="The message is durable. Updates after `offset` show it and everything that comes of it.",
+        examples=[
+            {
+                "streamUrl": "https://example.com/agents/support/ann",
+                "offset": "0000000000000000_0000000000000000",
+                "submissionId": "sub_01JXT21Q00M4H4CCFVGTHFQHZG",
+                "uid": "inst_01JXT21Q00JR2JBH4WQ0R8PQCB",
+            }
+        ],
     ),
     "Agents": record({"agents": array(_AGENT)}),
     "Conversations": record(
@@ -262,5 +270,12 @@ ANSWERS: dict[str, Schema] = {
         {"type": TEXT, "message": TEXT, "details": TEXT},
         {"meta": {"type": "object"}, "ref": {**TEXT, "description": "Finds it in the server's log."}},
         description="`type` is for programs and never changes; `message` and `details` are for people.",
+        examples=[
+            {
+                "type": "stream_not_found",
+                "message": "Conversation agents/support/bob does not exist.",
+                "details": "It begins with the first message sent to it.",
+            }
+        ],
     ),
 }

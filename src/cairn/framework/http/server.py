@@ -124,7 +124,8 @@ async def serve(
     """Open the App, answer on the socket until `stop` is set, and close both: returns when running work is handed back.
 
     `access` is the form of the access log: text, json or None. *Raises* UsageError when the App lets everybody's machine in
-    without asking who, and whatever opening the App raises. *Cancelled*: everything is closed, in less order.
+    without asking who, whatever opening the App raises, and what ended its worker. *Cancelled*: everything is closed, in
+    less order.
     """
     from cairn.framework.http.access import AccessLog
     from cairn.framework.http.serving import Serving
@@ -137,14 +138,17 @@ async def serve(
         serving = Serving(inner, app.http.limits, connections_max)
         running = asyncio.create_task(serving.serve(sockets=[listener]), name="http server")
         starting = asyncio.create_task(serving.listening.wait(), name="waiting for the beginning")
-        ending = asyncio.create_task(stop.wait(), name="waiting for the end")
+        # A worker that gave up would leave a server that takes messages and answers none: it ends with it, and says why.
+        ends = [stop.wait(), *([app.worker.ended()] if app.worker is not None else [])]
+        ending = [asyncio.create_task(each, name="waiting for the end") for each in ends]
         try:
-            await _first(running, starting)
-            on_ready()
-            await _first(running, ending)
+            await _first(running, starting, *ending)
+            if serving.listening.is_set():
+                on_ready()
+            await _first(running, *ending)
         finally:
-            starting.cancel()
-            ending.cancel()
+            for each in (starting, *ending):
+                each.cancel()
             _let_go(app)
             serving.stop()
             await running

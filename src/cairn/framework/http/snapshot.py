@@ -75,9 +75,7 @@ class Snapshot:
 
     def messages(self) -> bytes:
         """The messages as a JSON array."""
-        for id in self._touched:
-            self._entries[self._index[id]].close()
-        self._touched.clear()
+        self.rest()
         return b"[" + b",".join([entry.close() for entry in self._entries]) + b"]"
 
     def settlements(self) -> bytes:
@@ -102,8 +100,14 @@ class Snapshot:
                 chunk = _decode(line)
                 _HANDLERS[chunk["type"]](self, chunk)
 
+    def rest(self) -> None:
+        """Encode what was touched: now and not all at once for whoever asks next."""
+        for id in self._touched:
+            self._entries[self._index[id]].close()
+        self._touched.clear()
+
     def dump(self) -> bytes:
-        self.messages()
+        self.rest()
         entries = [_Entry(entry.id, entry.at, entry.encoded) for entry in self._entries]
         return _encode(_Saved(self.ordinal, entries, self._settlements, self._calls, list(self.unsettled)))
 

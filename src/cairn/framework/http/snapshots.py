@@ -22,6 +22,10 @@ SAVE_ROWS_MIN = 256
 SAVE_GROWTH = 0.25
 
 
+#: What a kept conversation weighs beside its words.
+KEPT_BYTES = 4_096
+
+
 class _Kept:
     """One conversation's snapshot."""
 
@@ -33,6 +37,11 @@ class _Kept:
         self.bytes_unsaved = 0
         self.bytes_saved = 0
         self.body: tuple[int, bytes] | None = None
+
+    @property
+    def weight(self) -> int:
+        """About what it holds in memory."""
+        return KEPT_BYTES + self.bytes + (len(self.body[1]) if self.body is not None else 0)
 
 
 class Snapshots:
@@ -64,7 +73,7 @@ class Snapshots:
             if kept.snapshot.ordinal == -1:
                 await self._load(row.n, kept)
             if kept.snapshot.ordinal < row.head:
-                await self._fold(row.n, kept)
+                await self._fold(row.n, kept, row.head)
         self._forget()
         return kept
 
@@ -77,9 +86,11 @@ class Snapshots:
                 return
             kept.bytes = kept.bytes_saved = len(found[1])
 
-    async def _fold(self, n: int, kept: _Kept) -> None:
-        while True:
+    async def _fold(self, n: int, kept: _Kept, head: int) -> None:
+        while kept.snapshot.ordinal < head:
             page = await self._store.read(n, kept.snapshot.ordinal, limit=self._limits.fold_rows)
+            if not page:
+                break  # deleted
             for row in page:
                 if _is_inside(row, kept.snapshot.ordinal):
                     await self._begin_again(n, kept)
@@ -88,9 +99,7 @@ class Snapshots:
                 kept.rows_unsaved += 1
                 kept.bytes_unsaved += len(row.batch.chunks)
                 kept.bytes += len(row.batch.chunks)
-            else:
-                if len(page) < self._limits.fold_rows:
-                    break
+            kept.snapshot.rest()
         if kept.rows_unsaved >= SAVE_ROWS_MIN and kept.bytes_unsaved >= kept.bytes_saved * SAVE_GROWTH:
             data = kept.snapshot.dump()
             kept.rows_unsaved = kept.bytes_unsaved = 0
@@ -107,13 +116,13 @@ class Snapshots:
             kept.snapshot = Snapshot()
 
     def _forget(self) -> None:
-        total = sum(kept.bytes for kept in self._kept.values())
+        total = sum(kept.weight for kept in self._kept.values())
         for n, kept in list(self._kept.items()):
             if total <= self._limits.snapshot_bytes or len(self._kept) == 1:
                 return
             if not kept.turn.locked():
                 del self._kept[n]
-                total -= kept.bytes
+                total -= kept.weight
 
 
 def _is_inside(row: Row, ordinal: int) -> bool:

@@ -113,6 +113,7 @@ class _Stream:
         await self._write(b"event: data\ndata:[%s]\n\n" % _checkpoint(self._row))
         head = self._row.head
         while True:
+            await self._recheck()
             frame = await self._service.frames.after(self._row, self._after, head)
             if not frame.rows and self._after < head:
                 raise NotFound("the conversation was deleted")
@@ -126,18 +127,23 @@ class _Stream:
         limits = self._service.limits
         due = min(self._said + limits.heartbeat_seconds, self._controlled + limits.control_seconds, self._recheck_at())
         head = await self._service.store.changed(self._row.n, self._after, max(0.0, due - self._clock.monotonic()))
-        now = self._clock.monotonic() + EARLY_SECONDS
-        if now >= self._recheck_at():
-            self._checked = now
-            if not await self._service.authenticator.still_valid(self._request.identity):
-                raise NotFound("the credential was revoked")
         if head > self._after:
             return head
+        await self._recheck()
+        now = self._clock.monotonic() + EARLY_SECONDS
         if now >= self._controlled + limits.control_seconds:
             await self._write(_control(self._after, is_up_to_date=True), control=True)
         elif now >= self._said + limits.heartbeat_seconds:
             await self._write(_HEARTBEAT)
         return head
+
+    async def _recheck(self) -> None:
+        """Raises NotFound when it is time to look at the credential and it does not hold any more."""
+        now = self._clock.monotonic() + EARLY_SECONDS
+        if now >= self._recheck_at():
+            self._checked = now
+            if not await self._service.authenticator.still_valid(self._request.identity):
+                raise NotFound("the credential was revoked")
 
     def _recheck_at(self) -> float:
         """When the credential has to be looked at again; a person at this machine has none."""

@@ -57,6 +57,7 @@ class _Numbers(NamedTuple):
     source: int | None
     offset: int | None
     deleted_at: float | None
+    bytes: int
 
     @property
     def where(self) -> str:
@@ -75,16 +76,18 @@ def _check_logs(connection: Connection) -> Iterator[Problem]:
 
 def _check_log(connection: Connection, numbers: _Numbers) -> Iterator[Problem]:
     """What is wrong now, if anything is: an instance may have been appended to, or deleted, since its numbers were read."""
-    found, end = _read_log(connection, numbers)
-    if end != numbers.head:
+    found, end, size = _read_log(connection, numbers)
+    if (end, size) != (numbers.head, numbers.bytes):
         again = connection.execute(query("check_instance"), (numbers.n,))
         if not again:
             return
         numbers = _Numbers(*again[0])
-        found, end = _read_log(connection, numbers)
+        found, end, size = _read_log(connection, numbers)
     yield from found
     if end != numbers.head and not _moved(connection, numbers):
         yield Problem(numbers.where, f"the log ends at {end}, but the head is {numbers.head}")
+    if size != numbers.bytes and not _moved(connection, numbers):
+        yield Problem(numbers.where, f"its rows weigh {size} bytes, but it says {numbers.bytes}")
     if numbers.head > numbers.reserved:
         yield Problem(numbers.where, f"the head is {numbers.head}, above what is reserved ({numbers.reserved})")
     yield from _check_place(connection, numbers)
@@ -92,10 +95,11 @@ def _check_log(connection: Connection, numbers: _Numbers) -> Iterator[Problem]:
         yield Problem(numbers.where, f"{table} {key!r} names an ordinal that the log does not have")
 
 
-def _read_log(connection: Connection, numbers: _Numbers) -> tuple[list[Problem], int]:
-    """What is wrong with an instance's own rows, and the last ordinal."""
+def _read_log(connection: Connection, numbers: _Numbers) -> tuple[list[Problem], int, int]:
+    """What is wrong with an instance's own rows, the last ordinal, and what they weigh."""
     problems: list[Problem] = []
     before, newest = -1 if numbers.offset is None else numbers.offset, 0
+    size = 0
     with closing(connection.rows(query("check_rows"), (numbers.n,))) as rows:
         for ordinal, prev, of, merged_from, projection, stored, records, chunks in rows:
             row = f"{numbers.where}, ordinal {ordinal}"
@@ -108,9 +112,10 @@ def _read_log(connection: Connection, numbers: _Numbers) -> tuple[list[Problem],
             if of < newest:
                 problems.append(Problem(row, f"has epoch {of} after epoch {newest}"))
             before, newest = ordinal, max(newest, of)
+            size += len(records) + len(chunks)
     if newest > numbers.epoch:
         problems.append(Problem(numbers.where, f"the log has epoch {newest}, above the instance's ({numbers.epoch})"))
-    return problems, before
+    return problems, before, size
 
 
 def _moved(connection: Connection, numbers: _Numbers) -> bool:

@@ -246,11 +246,11 @@ def load(connection: Connection, writes: Sequence[Write], boot: str) -> Known:
 
 
 def _meet(known: Known, row: tuple[Any, ...]) -> None:
-    n, tenant, kind, id, uid, head, reserved, same_boot, epoch, owner = row
+    n, tenant, kind, id, uid, head, reserved, same_boot, epoch, owner, size = row
     if n in known.lives:
         known.addresses[known.lives[n].address] = known.lives[n]
         return
-    life = Life(n, Address(kind, id, tenant), uid, head, reserved, bool(same_boot), epoch, owner)
+    life = Life(n, Address(kind, id, tenant), uid, head, reserved, bool(same_boot), epoch, owner, size)
     known.lives[n] = known.addresses[life.address] = life
 
 
@@ -292,18 +292,17 @@ def _load_blobs(connection: Connection, known: Known, writes: Sequence[Write]) -
 
 def store(connection: Connection, planned: Plan, boot: str) -> None:
     """The plan's rows are in the open transaction."""
-    special = {life.n for life in planned.created} | {life.n for life in planned.moved}
     if planned.created:
         execute_rows(connection, "create_instances", [_born(life, boot) for life in planned.created])
     if planned.moved:
-        moved = [(life.n, life.head, life.reserved, life.epoch, life.owner) for life in planned.moved]
+        moved = [(life.n, life.head, life.reserved, life.epoch, life.owner, life.bytes) for life in planned.moved]
         connection.execute(query("move_instances"), (boot, json.dumps(moved)))
-    heads = {n: head for n, head in planned.heads.items() if n not in special}
-    if len(heads) == 1:
-        [(n, head)] = heads.items()
-        connection.execute(query("move_head"), (head, n))
-    elif heads:
-        connection.execute(query("move_heads"), (json.dumps(heads),))
+    if len(planned.grown) == 1:
+        [life] = planned.grown
+        connection.execute(query("move_head"), (life.head, life.bytes, life.n))
+    elif planned.grown:
+        grown = [(life.n, life.head, life.bytes) for life in planned.grown]
+        connection.execute(query("move_heads"), (json.dumps(grown),))
     if planned.rows:
         execute_rows(connection, "append_rows", planned.rows)
     if planned.admissions:
@@ -342,4 +341,5 @@ def _born(life: Life, boot: str) -> tuple[object, ...]:
         life.epoch,
         life.owner,
         creation.at,
+        life.bytes,
     )

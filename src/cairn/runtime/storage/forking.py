@@ -28,11 +28,12 @@ def fork(connection: Connection, source: int, at: int, address: Address, creatio
     [(epoch,)] = connection.execute(query("find_row_epoch"), place)
     reserved = ordinal + RESERVED_BLOCK - 1  # this commit is synced, as raising it must be
     named = (n, address.tenant, address.kind, address.id, creation.uid, creation.incarnation)
+    batch = creation.batch
+    size = len(batch.records) + len(batch.chunks)  # what it shares weighs on its source
     # Its source is the owner of the row at which it parts, not whoever shares that row too: so each step of a lineage leads
     # to older rows, and a fork in between can be deleted for good.
-    values = (*named, ordinal, reserved, boot, epoch, creation.at, place.n, place.ordinal)
+    values = (*named, ordinal, reserved, boot, epoch, creation.at, place.n, place.ordinal, size)
     connection.execute(query("fork_instance"), values)
-    batch = creation.batch
     sum = checksum(n, ordinal, place.ordinal, epoch, batch.records, batch.chunks, batch.projection)
     row = (n, ordinal, place.ordinal, epoch, batch.projection, sum, batch.records, batch.chunks)
     execute_rows(connection, "append_rows", [row])

@@ -86,6 +86,8 @@ class Life:
     same_boot: bool
     epoch: int
     owner: str | None
+    bytes: int
+    """What its own rows weigh."""
     creation: Creation | None = None
     """Set when this group creates it."""
     moved: bool = False
@@ -131,6 +133,8 @@ class Plan:
     stirs: bool = False
     """It may have made work for some worker: a request, an alarm, a change of owner."""
     heads: dict[int, int] = field(default_factory=dict)
+    grown: list[Life] = field(default_factory=list)
+    """Those of which only the head moved, and the weight."""
     created: list[Life] = field(default_factory=list)
     moved: list[Life] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -194,6 +198,8 @@ class _Planner:
                 plan.created.append(life)
             elif life.moved:
                 plan.moved.append(life)
+            else:
+                plan.grown.append(life)
             plan.heads[life.n] = life.head
         return plan
 
@@ -253,7 +259,7 @@ class _Planner:
 
     def create(self, address: Address, creation: Creation) -> Life:
         self.known.last_n += 1
-        life = Life(self.known.last_n, address, creation.uid, -1, -1, True, 0, None, creation)
+        life = Life(self.known.last_n, address, creation.uid, -1, -1, True, 0, None, 0, creation)
         self.known.lives[life.n] = self.known.addresses[address] = life
         self.write(life, creation.batch)
         return life
@@ -321,6 +327,7 @@ class _Planner:
             self.plan.synced = True
         life.same_boot = True
         life.head = ordinal
+        life.bytes += len(batch.records) + len(batch.chunks)
         self.changed[life.n] = life
         sum = checksum(life.n, ordinal, prev, life.epoch, batch.records, batch.chunks, batch.projection)
         self.plan.rows.append((life.n, ordinal, prev, life.epoch, batch.projection, sum, batch.records, batch.chunks))

@@ -9,7 +9,7 @@ from importlib.resources import files
 from cairn.runtime.storage.connection import Connection
 
 #: A multi-row statement takes rows in powers of two up to this many, so that few forms exist and stay prepared; at
-#: twelve columns it binds 3,072 values, below every build's limit (32,766).
+#: thirteen columns it binds 3,328 values, below every build's limit (32,766).
 ROWS_MAX = 256
 
 _NAME = "-- name: "

@@ -15,17 +15,17 @@
 
 -- name: group_instances
 -- The instances of a group, and whether their head was given in this boot.
-select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner
+select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner, bytes
   from instances
  where n in (select value from json_each(?)) and deleted_at is null
 
 -- name: group_instance
 -- The same for the commonest group, of one instance.
-select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner from instances where n = ? and deleted_at is null
+select n, tenant, kind, id, uid, head, reserved, boot = ?, epoch, owner, bytes from instances where n = ? and deleted_at is null
 
 -- name: group_addresses
 -- The same by address, for requests that may have to create theirs.
-select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?, i.epoch, i.owner
+select i.n, i.tenant, i.kind, i.id, i.uid, i.head, i.reserved, i.boot = ?, i.epoch, i.owner, i.bytes
   from json_each(?) as v
   join instances as i on i.tenant = v.value ->> 0 and i.kind = v.value ->> 1 and i.id = v.value ->> 2
  where i.deleted_at is null
@@ -63,16 +63,16 @@ select b.tenant, b.hash, b.blob
 
 -- name: create_instances
 -- Instances born in this group, with what the rest of the group made of them.
-insert into instances (n, tenant, kind, id, uid, incarnation, head, reserved, boot, epoch, owner, created_at)
-values :rows (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+insert into instances (n, tenant, kind, id, uid, incarnation, head, reserved, boot, epoch, owner, created_at, bytes)
+values :rows (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: move_heads
--- The usual case: only the head moved. The argument maps n to head.
-update instances set head = v.value from json_each(?) as v where n = cast(v.key as integer)
+-- The usual case: only the head moved, and the log is heavier. The argument is a list of n, head and bytes.
+update instances set head = v.value ->> 1, bytes = v.value ->> 2 from json_each(?) as v where n = v.value ->> 0
 
 -- name: move_head
 -- The same for one instance.
-update instances set head = ? where n = ?
+update instances set head = ?, bytes = ? where n = ?
 
 -- name: move_instances
 -- The rare case: a block was reserved, another boot began, or the owner changed.
@@ -81,7 +81,8 @@ update instances
        reserved = v.value ->> 2,
        boot     = ?,
        epoch    = v.value ->> 3,
-       owner    = v.value ->> 4
+       owner    = v.value ->> 4,
+       bytes    = v.value ->> 5
   from json_each(?) as v
  where n = v.value ->> 0
 
@@ -118,19 +119,19 @@ values :rows (?, ?, ?)
 
 -- name: find_address
 -- One instance by address.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset, bytes
   from instances
  where tenant = ? and kind = ? and id = ? and deleted_at is null
 
 -- name: find_n
 -- One instance by number.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset, bytes
   from instances
  where n = ? and deleted_at is null
 
 -- name: find_page
 -- A page of instances. A null kind or tenant matches all.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset, bytes
   from instances
  where n > :after and (:kind is null or kind = :kind) and (:tenant is null or tenant = :tenant) and deleted_at is null
  order by n
@@ -138,7 +139,7 @@ select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, crea
 
 -- name: find_newest
 -- The same from the newest down: below a number, or from the top.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset, bytes
   from instances
  where n < :before and n > :after and (:kind is null or kind = :kind) and (:tenant is null or tenant = :tenant)
    and deleted_at is null
@@ -147,7 +148,7 @@ select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, crea
 
 -- name: find_newest_of_kind
 -- The commonest list: of one kind and tenant, along its index.
-select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset
+select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset, bytes
   from instances
  where tenant = :tenant and kind = :kind and deleted_at is null and n < :before and n > :after
  order by n desc
@@ -199,8 +200,8 @@ select max(ordinal) from log where n = ? and ordinal <= ?
 
 -- name: fork_instance
 -- An instance whose log begins with another's.
-insert into instances (n, tenant, kind, id, uid, incarnation, head, reserved, boot, epoch, owner, created_at, forked_from, fork_offset)
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null, ?, ?, ?)
+insert into instances (n, tenant, kind, id, uid, incarnation, head, reserved, boot, epoch, owner, created_at, forked_from, fork_offset, bytes)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null, ?, ?, ?, ?)
 
 -- name: fork_references
 -- What the shared rows of `source` refer to is kept for the fork too.
@@ -269,16 +270,18 @@ select ordinal, prev, length(records) + length(chunks) from log where n = ? and 
 delete from log where n = ? and ordinal >= ?
 
 -- name: purge_head
--- The log ends there now.
-update instances set head = ?, uid = '' where n = ?
+-- The log ends there now, and is lighter.
+update instances set head = ?, bytes = bytes - ?, uid = '' where n = ?
 
 -- name: purge_instance
 -- Its last trace but the tombstone.
 delete from instances where n = ?
 
 -- name: merge_range
--- What is known of a range of rows: how many, the first, the last, and how many were merged before.
-select count(*), min(ordinal), max(ordinal), count(merged_from) from log where n = :n and ordinal between :first and :last
+-- What is known of a range of rows: how many, the first, the last, how many were merged before, and what they weigh.
+select count(*), min(ordinal), max(ordinal), count(merged_from), sum(length(records) + length(chunks))
+  from log
+ where n = :n and ordinal between :first and :last
 
 -- name: merge_forks
 -- Whether a fork parts inside a range, before its last row.
@@ -297,6 +300,10 @@ delete from log where n = :n and ordinal >= :first and ordinal < :last
 update log
    set prev = :prev, merged_from = :first, projection = :projection, checksum = :checksum, records = :records, chunks = :chunks
  where n = :n and ordinal = :last
+
+-- name: merge_weight
+-- One row weighs less than many.
+update instances set bytes = bytes + ? where n = ?
 
 -- name: merge_checkpoints
 -- Folds that end inside.
@@ -460,11 +467,11 @@ select (select count(*) from instances where deleted_at is null), (select count(
 
 -- name: check_instances
 -- What a check needs of each instance, a page at a time.
-select n, tenant, kind, id, head, reserved, epoch, forked_from, fork_offset, deleted_at from instances where n > ? order by n limit ?
+select n, tenant, kind, id, head, reserved, epoch, forked_from, fork_offset, deleted_at, bytes from instances where n > ? order by n limit ?
 
 -- name: check_instance
 -- The same of one.
-select n, tenant, kind, id, head, reserved, epoch, forked_from, fork_offset, deleted_at from instances where n = ?
+select n, tenant, kind, id, head, reserved, epoch, forked_from, fork_offset, deleted_at, bytes from instances where n = ?
 
 -- name: check_offset
 -- Whether a row at which a fork parts is there.

@@ -46,9 +46,9 @@ _ABOVE_ALL = (1 << 63) - 1
 
 def _instance(row: tuple[Any, ...]) -> InstanceRow:
     n, tenant, kind, id, *more = row
-    uid, incarnation, head, reserved, epoch, owner, created_at, source, offset = more
+    uid, incarnation, head, reserved, epoch, owner, created_at, source, offset, size = more
     address = Address(kind, id, tenant)
-    return InstanceRow(n, address, uid, incarnation, head, reserved, epoch, owner, created_at, source, offset)
+    return InstanceRow(n, address, uid, incarnation, head, reserved, epoch, owner, created_at, source, offset, size)
 
 
 def rows(connection: Connection, n: int, after: int, limit: int, bytes_max: int) -> list[Row]:

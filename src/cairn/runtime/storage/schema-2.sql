@@ -13,6 +13,12 @@ alter table instances add column fork_offset integer;
 
 alter table instances add column deleted_at real;
 
+-- What the records and chunks of the rows of its own weigh, kept by whatever adds or removes a row: nobody has to read a log to
+-- know its size.
+alter table instances add column bytes integer not null default 0;
+
+update instances set bytes = (select coalesce(sum(length(records) + length(chunks)), 0) from log where log.n = instances.n);
+
 create index instances_by_source on instances (forked_from, fork_offset) where forked_from is not null;
 
 create index instances_deleted on instances (deleted_at) where deleted_at is not null;

@@ -127,6 +127,8 @@ class InstanceRow:
     """The instance whose rows this one's log begins with, and …"""
     fork_offset: int | None = None
     """… the last of them; its own rows are above."""
+    bytes: int = 0
+    """What the rows of its own weigh: records and chunks, not what SQLite adds; what a fork shares weighs on its source."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from cairn.testing.contract import (
     reading,
     ringing,
     waiting,
+    weighing,
 )
 from cairn.testing.contract.case import Case, SkewedClock, Subject, run
 
@@ -41,6 +42,7 @@ _MODULES = (
     deleting,
     merging,
     keeping,
+    weighing,
     care,
 )
 
