@@ -2,8 +2,8 @@
 
     python benchmarks/bench_fibers.py [--fibers 100] [--steps 100]
 
-The store is a file with its writer thread, the event loop and the worker are this process. Read wall times beside the disk's own
-synced commit, measured in the same run.
+The store is a file with its writer thread, the event loop and the worker are this process. Read wall times beside the
+disk's own synced commit, measured in the same run.
 """
 
 from __future__ import annotations
@@ -80,27 +80,19 @@ async def steps(world: World, fibers: int, count: int, *, objects: int) -> None:
     show(f"  one step, {fibers} fibers at once", LATENCIES)
 
 
-async def signals(world: World, count: int, *, sleeping: bool) -> None:
+async def signals(world: World, worker: Worker, count: int, *, sleeping: bool) -> None:
     """A signal to an object that waits → its method goes on."""
     times = []
     for n in range(count):
         receipt = await world.client.accept(f"w{sleeping}{n}", "waits", [])
-        while (state := await world.client.inspect(f"w{sleeping}{n}", receipt.fiber)) is None or not state.waits:
+        while (state := await world.client.inspect(f"w{sleeping}{n}", receipt.fiber)) is None or not state.waits:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
-        if sleeping:
-            while f"w{sleeping}{n}" in {address.id for address in world_running(world)}:
-                await asyncio.sleep(0.002)
+        while sleeping and any(address.id == f"w{sleeping}{n}" for address in worker.running):  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
         started = time.perf_counter()
         await world.client.signal(f"w{sleeping}{n}", "go")
         times.append(float(await world.client.result(receipt)) - started)
     show(f"signal → the method goes on, object {'hibernating' if sleeping else 'in memory'}", times)
-
-
-WORKERS: list[Worker] = []
-
-
-def world_running(world: World) -> list:  # type: ignore[type-arg]
-    return WORKERS[0].running
 
 
 async def parked(world: World, count: int) -> None:
@@ -108,12 +100,11 @@ async def parked(world: World, count: int) -> None:
     before = len(asyncio.all_tasks())
     started = time.perf_counter()
     await asyncio.gather(*(world.client.accept("parked", "parks", []) for _ in range(count)))
-    while len(await world.client.fibers("parked", status="parked", limit=count + 1)) < count:
+    while len(await world.client.fibers("parked", status="parked", limit=count + 1)) < count:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     took = time.perf_counter() - started
-    print(
-        f"{count:,} fibers of one object accepted, started and parked in {took:.2f} s; tasks: {len(asyncio.all_tasks()) - before:+d}"
-    )
+    tasks = len(asyncio.all_tasks()) - before
+    print(f"{count:,} fibers of one object accepted, started and parked in {took:.2f} s; tasks: {tasks:+d}")
 
 
 async def rings(world: World, count: int) -> None:
@@ -132,17 +123,15 @@ async def bench(fibers: int, count: int) -> None:
         world = World(Path(directory))
         await world.store.open()
         async with world.worker(idle_seconds=60.0) as worker:
-            WORKERS[:] = [worker]
             await worker.idle()
             await steps(world, 1, 500, objects=1)
             await steps(world, fibers, count, objects=fibers)
             await steps(world, fibers, count, objects=1)
-            await signals(world, 50, sleeping=False)
+            await signals(world, worker, 50, sleeping=False)
             await parked(world, 1000)
         async with world.worker(idle_seconds=0.0) as worker:
-            WORKERS[:] = [worker]
             await worker.idle()
-            await signals(world, 50, sleeping=True)
+            await signals(world, worker, 50, sleeping=True)
             await rings(world, 20)
         await world.store.close()
 

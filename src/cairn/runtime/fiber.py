@@ -110,7 +110,7 @@ class Fiber:
     async def stash(self, value: Any) -> None:
         """The fiber's checkpoint is `value` (JSON). *Durable* when it returns."""
         with self.parking.working():
-            await self.instance.append([r.FiberStashed(fiber=self.id, value=msgspec.Raw(msgspec.json.encode(value)))])
+            await self.instance.together.append([r.FiberStashed(fiber=self.id, value=msgspec.Raw(msgspec.json.encode(value)))])
 
     async def step(
         self,
@@ -234,7 +234,7 @@ class Fiber:
     ) -> None:
         """The fiber has its one outcome (S7)."""
         at = self.instance.clock.wall()
-        await self.instance.append(
+        await self.instance.together.append(
             [r.FiberSettled(fiber=self.id, outcome=outcome, at=at, result=result, error=error, dead=dead)]
         )
 
@@ -263,7 +263,7 @@ class Fiber:
         if on == "signal" and any(s.name == event and s.fiber in (None, self.id) for s in runtime.signals):
             # It is here already: taken without a park, unless another fiber is faster.
             with self.parking.working():
-                await self.instance.append([waiting])
+                await self.instance.together.append([waiting])
         if name not in self.state.waited:
             await self.parking.wait(waiting)
         return self.state.came.get(name) or Came(now)

@@ -48,7 +48,7 @@ async def run_method(fiber: Fiber, method: Method, recover: Recover | None = Non
         return
     call = method
     if state.phase is not Phase.RUNNING:
-        await fiber.instance.append([r.FiberStarted(fiber=fiber.id, at=clock.wall())])
+        await fiber.instance.together.append([r.FiberStarted(fiber=fiber.id, at=clock.wall())])
     elif recover is not None:
         call = _recovering(fiber, method, recover)
     limit = state.timeout_seconds if state.timeout_seconds is not None else FIBER_TIMEOUT_SECONDS
@@ -176,7 +176,7 @@ async def _settle_raised(fiber: Fiber, error: Exception) -> None:
         await fiber.settle("failed", error=error_info(error), dead=True)
     else:
         until = now + retry.wait(state.tries + 1, fiber.instance.ids.random())
-        await fiber.instance.append([r.FiberRetried(fiber=fiber.id, at=now, until=until, error=error_info(error))])
+        await fiber.instance.together.append([r.FiberRetried(fiber=fiber.id, at=now, until=until, error=error_info(error))])
 
 
 async def _settle_cut(fiber: Fiber, verdict: str, limit: float) -> None:

@@ -101,7 +101,7 @@ class Parking:
     async def _begin(self) -> None:
         """Waits beside work are in the log at once: their time runs from now, whatever becomes of this process."""
         if new := self._new():
-            await self._fiber.instance.append(new)
+            await self._fiber.instance.together.append(new)
 
     async def _park(self) -> None:
         """All waits, new ones and known ones, and the park are one commit."""
@@ -114,9 +114,9 @@ class Parking:
         now = fiber.instance.clock.wall()
         parked = r.FiberParked(fiber=fiber.id, name=soonest, at=now, until=until[soonest], waits=names)
         if len(names) == 1 and new and new[0].on == "sleep":
-            await fiber.instance.append([r.FiberParked(fiber=fiber.id, name=soonest, at=now, until=until[soonest])])
+            await fiber.instance.together.append([r.FiberParked(fiber=fiber.id, name=soonest, at=now, until=until[soonest])])
         else:
-            await fiber.instance.append([*new, parked])
+            await fiber.instance.together.append([*new, parked])
         self.parked.set_result(None)
 
     def _next(self) -> float | None:
@@ -130,7 +130,7 @@ class Parking:
         waits = self._fiber.state.waits
         due = [name for name in self._open if name in waits and (until := waits[name].until) is not None and until <= now]
         if due:
-            await self._fiber.instance.append([r.FiberWaited(fiber=self._fiber.id, name=name, at=now) for name in due])
+            await self._fiber.instance.together.append([r.FiberWaited(fiber=self._fiber.id, name=name, at=now) for name in due])
 
     def _is_over(self, name: str) -> bool:
         state = self._fiber.state

@@ -114,7 +114,10 @@ async def _announce(fiber: Fiber, step: Step, known: StepState) -> None:
     epoch = fiber.instance.epoch
     started = r.StepStarted(fiber=fiber.id, name=step.name, scope=step.scope, repeat=step.repeat, epoch=epoch)
     durability = Durability.DELTA if step.repeat == "safe" else Durability.FACT
-    await fiber.instance.append([started], durability=durability)
+    if durability is Durability.FACT:
+        await fiber.instance.together.append([started])
+    else:
+        await fiber.instance.append([started], durability=durability)
 
 
 async def _call(fiber: Fiber, step: Step, known: StepState) -> Any:
@@ -146,14 +149,14 @@ async def _failed(fiber: Fiber, step: Step, retry: r.Retry, tries: int, error: E
         raise StepFailed(text) from error
     now = fiber.instance.clock.wall()
     until = now + retry.wait(tries, fiber.instance.ids.random())
-    await fiber.instance.append(
+    await fiber.instance.together.append(
         [r.StepTried(fiber=fiber.id, name=step.name, scope=step.scope, at=now, until=until, error=info)]
     )
 
 
 async def _complete(fiber: Fiber, step: Step, *, result: msgspec.Raw = r.NULL, error: r.ErrorInfo | None = None) -> None:
     completed = r.StepCompleted(fiber=fiber.id, name=step.name, scope=step.scope, result=result, error=error)
-    await fiber.instance.append([completed, *(step.also() if error is None else ())])
+    await fiber.instance.together.append([completed, *(step.also() if error is None else ())])
 
 
 def _recorded(name: str, step: StepState) -> bytes:
