@@ -185,7 +185,6 @@ ONLY: dict[str, tuple[str, ...]] = {
     "httpx2": MODELS,
     "starlette": ("framework/",),
     "uvicorn": ("framework/",),
-    "watchfiles": ("framework/reload",),
     "argparse": ("framework/cli/",),
     "rich": ("framework/",),
     "subprocess": (*SANDBOX, *TESTING, "framework/cli/demo"),
@@ -494,7 +493,6 @@ def test_no_file_tells_of_the_machine_or_the_way_it_was_made() -> None:
 
 #: Promises about parts that do not exist yet. Taken off this list with the part.
 NOT_YET: dict[str, str] = {
-    "S12": "several tenants and the HTTP routes",
     "S13": "workspaces",
     "L4": "schedules",
 }

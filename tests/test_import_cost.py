@@ -10,7 +10,7 @@ import pytest
 #: Each costs more than all of Cairn: tens of milliseconds to seconds.
 HEAVY = {
     "anthropic", "apsw", "google.genai", "httpx", "httpx2", "hypothesis", "openai", "pydantic", "pydantic_ai", "pytest",
-    "requests", "starlette", "uvicorn", "uvloop", "watchfiles",
+    "requests", "starlette", "uvicorn", "uvloop",
 }  # fmt: skip
 
 #: What a command line that only prints text has no use for.

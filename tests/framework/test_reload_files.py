@@ -13,8 +13,9 @@ import pytest
 
 from cairn import Agent, App
 from cairn.clock import SystemClock
+from cairn.framework import looking
 from cairn.framework.fresh import Modules
-from cairn.framework.looking import FILES_MAX, Places, changed
+from cairn.framework.looking import Places, changed
 from cairn.framework.reload import Change, Loaded, Reloader
 from cairn.testing.scripted import Say, ScriptedModel
 
@@ -46,7 +47,7 @@ def test_an_edit_of_the_same_size_in_the_same_second_is_read(tmp_path: Path, mon
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = write(tmp_path, "reload_one.py", "SAID = 'old'\n")
     module = importlib.import_module("reload_one")
-    assert module.__cached__ and os.path.exists(module.__cached__)
+    assert module.__spec__ is not None and os.path.exists(module.__spec__.cached or "")
     at = file.stat().st_mtime_ns
     write(tmp_path, "reload_one.py", "SAID = 'new'\n")
     os.utime(file, ns=(at, at))
@@ -131,12 +132,16 @@ def test_what_came_went_or_changed_is_a_change(tmp_path: Path) -> None:
     assert changed(before, before) == [] and kept.exists()
 
 
-def test_a_folder_that_holds_the_world_does_not_stop_us(tmp_path: Path) -> None:
-    """At most so many files are looked at."""
-    for number in range(FILES_MAX + 10):
-        (tmp_path / f"{number:05}.py").touch()
+def test_a_folder_that_holds_the_world_does_not_stop_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most so many files are looked at, in at most so many folders."""
+    monkeypatch.setattr(looking, "FILES_MAX", 20)
+    monkeypatch.setattr(looking, "FOLDERS_MAX", 5)
+    for number in range(30):
+        write(tmp_path, f"flat/{number:02}.py", "")
+        write(tmp_path, f"deep/{number:02}/x.py", "")
 
-    assert len(Places((), (tmp_path,)).look()) == FILES_MAX
+    assert len(Places((), (tmp_path / "flat",)).look()) == 20
+    assert len(Places((tmp_path / "deep",), ()).look()) == 4
 
 
 # --- both -----------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def test_every_route_is_in_the_document_and_every_operation_of_it_is_a_route() -
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_the_document_is_valid_openapi() -> None:
     """By the specification's own schema, as schemathesis has it; and every reference leads somewhere."""
     import schemathesis

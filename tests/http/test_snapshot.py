@@ -123,6 +123,7 @@ def test_readers_of_one_place_share_one_read_and_one_frame() -> None:
     in_world(main)
 
 
+@pytest.mark.slow
 def test_the_next_process_goes_on_from_what_was_saved() -> None:
     """L5: a cold history of a long conversation is not a fold of all of it."""
 

@@ -33,6 +33,8 @@ WORKERS = "tests/runtime/test_worker.py"
 DELETED = "tests/runtime/storage/test_deleting.py"
 FORMATS = "tests/runtime/storage/test_format.py"
 LOGS = "tests/runtime/test_whole_logs.py"
+FORKS = "tests/http/test_fork.py"
+MERGES = "tests/harness/test_merging.py"
 DAMAGED = "tests/runtime/storage/test_corruption.py::test_a_damaged_log_is_refused_by_name"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
@@ -216,8 +218,8 @@ MUTATIONS = [
         name="a deleted instance takes no writes",
         promise="S4",
         file=QUERIES,
-        old="epoch, owner from instances where n = ? and deleted_at is null",
-        new="epoch, owner from instances where n = ?",
+        old="epoch, owner, bytes from instances where n = ? and deleted_at is null",
+        new="epoch, owner, bytes from instances where n = ?",
         tests=memory("a_deleted_source_stays_for_its_fork_only"),
     ),
     Mutation(
@@ -296,8 +298,8 @@ MUTATIONS = [
         name="rows between which a fork parts are not merged",
         promise="S3",
         file=MERGING,
-        old='return connection.execute(query("merge_forks"), around) == [(0,)]',
-        new="return True",
+        old='return int(size) if connection.execute(query("merge_forks"), around) == [(0,)] else None',
+        new="return int(size)",
         tests=memory("a_range_in_which_a_fork_parts_is_not_merged"),
     ),
     Mutation(
@@ -307,6 +309,38 @@ MUTATIONS = [
         old="or (lowest, highest) != (first, last) or merged:",
         new="or (lowest, highest) != (first, last):",
         tests=memory("what_overlaps_a_merged_range_is_not_merged"),
+    ),
+    Mutation(
+        name="what is written is weighed",
+        promise="L7",
+        file=PLAN,
+        old="        life.bytes += len(batch.records) + len(batch.chunks)\n",
+        new="",
+        tests=memory("a_log_weighs_its_records_and_its_chunks"),
+    ),
+    Mutation(
+        name="a merged row is weighed",
+        promise="L7",
+        file=MERGING,
+        old="(len(batch.records) + len(batch.chunks) - size, n)",
+        new="(0, n)",
+        tests=memory("a_merge_takes_off_what_it_saves"),
+    ),
+    Mutation(
+        name="what is purged weighs nothing",
+        promise="L7",
+        file=DELETING,
+        old="(end, size, n)",
+        new="(end, 0, n)",
+        tests=memory("a_deleted_source_weighs_what_forks_share"),
+    ),
+    Mutation(
+        name="an older store is weighed when it is migrated",
+        promise="S15",
+        file="src/cairn/runtime/storage/schema-2.sql",
+        old="sum(length(records) + length(chunks))",
+        new="sum(0)",
+        tests=("tests/golden/test_store.py::test_a_golden_store_reads_as_it_was_written",),
     ),
     Mutation(
         name="folds inside a merged range are dropped",
@@ -405,5 +439,38 @@ MUTATIONS = [
         old="if (refusal := self.runtime.refusal(record)) is not None:",
         new="if (refusal := None) is not None:",
         tests=("tests/runtime/test_instance.py::test_a_record_of_a_settled_fiber_is_refused_before_it_reaches_the_log",),
+    ),
+    # --- forks and merged rows, above the store
+    Mutation(
+        name="a call under way where a conversation forks is unknown",
+        promise="S9",
+        file="src/cairn/harness/fork.py",
+        old='yield outcome(control, call, "unknown"',
+        new='yield outcome(control, call, "aborted"',
+        tests=(f"{FORKS}::test_s9_a_call_under_way_has_an_unknown_outcome_in_the_fork_and_one_not_begun_none",),
+    ),
+    Mutation(
+        name="a fork's own batch is for the place it parts at",
+        promise="S3",
+        file="src/cairn/harness/handle.py",
+        old="if forked.offset == at:",
+        new="if forked.offset >= at:",
+        tests=(f"{FORKS}::test_s3_a_fork_that_meets_a_merge_parts_where_it_says",),
+    ),
+    Mutation(
+        name="a follower inside a merged row is given the rest",
+        promise="S3",
+        file="src/cairn/harness/handle.py",
+        old="if entry.merged_from is not None and entry.merged_from <= after:",
+        new="if False:",
+        tests=(f"{MERGES}::test_s3_a_follower_who_comes_back_to_an_offset_in_the_middle_is_given_the_rest",),
+    ),
+    Mutation(
+        name="only what is settled is merged",
+        promise="S3",
+        file="src/cairn/harness/tidying.py",
+        old="if state.control.submission is not None or state.control.queue:",
+        new="if False:",
+        tests=(f"{MERGES}::test_an_answer_that_is_not_settled_is_left_alone",),
     ),
 ]

@@ -59,7 +59,7 @@ class Modules:
     def _forget(self, modules: dict[str, types.ModuleType]) -> None:
         for name, module in modules.items():
             sys.modules.pop(name, None)
-            if compiled := getattr(module, "__cached__", None):
+            if compiled := getattr(getattr(module, "__spec__", None), "cached", None):
                 with suppress(OSError):
                     os.unlink(compiled)
         importlib.invalidate_caches()

@@ -142,6 +142,14 @@ class ConversationHandle:
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None
 
+    async def knows(self, key: str) -> bool:
+        """Whether a message was admitted under this key: sending it again admits nothing."""
+        row = await self._store.find(self.address)
+        if row is None:
+            return False
+        fold = await self._fold(row)
+        return fold.runtime.fiber(_keyed_id(self.address, key, await self._forked_uid())) is not None
+
     async def follow(
         self, after: int = log.BEGINNING, *, caught_up: Callable[[], None] = lambda: None
     ) -> AsyncGenerator[Event, None]:

@@ -75,11 +75,11 @@ def _where(request: Request) -> tuple[Where, str, str | None]:
 def _here(request: Request, target: str) -> tuple[Where, str, str | None]:
     """The project's own: at the `cairn dev` that runs it, or in this process."""
     from cairn.framework.cli.dev import store_of
-    from cairn.framework.cli.workshop import running_in
+    from cairn.framework.cli.workshop import beside, running_at
 
     config = configuration.find()
     store = store_of(request.store, config)
-    running = running_in(store.parent)
+    running = running_at(beside(store, config.root))
     is_file = bool(target) and Path(target).exists()
     if running is not None and not is_file:
         return Where(running.url.rstrip("/"), f"at {running.url}"), target, None

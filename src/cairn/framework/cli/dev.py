@@ -23,7 +23,7 @@ from cairn.framework.cli import serve
 from cairn.framework.cli.browser import browse
 from cairn.framework.cli.output import Exit
 from cairn.framework.cli.telling import JsonTeller, Teller
-from cairn.framework.cli.workshop import Running, Workshop
+from cairn.framework.cli.workshop import Running, Workshop, beside
 from cairn.framework.config import Config
 from cairn.framework.modules import describe, shown
 
@@ -66,7 +66,7 @@ def dev(request: Request) -> int:
 
 
 def _dev(request: Request, config: Config, teller: Teller) -> int:
-    workshop = _workshop(store_of(request.store, config).parent)
+    workshop = _workshop(beside(store_of(request.store, config), config.root))
     running = _holder(workshop)
     if running is not None:
         return _attach(workshop, running, request, teller)
@@ -87,11 +87,11 @@ def store_of(given: str | None, config: Config) -> Path:
 # --- one per project ------------------------------------------------------------------------------------------------
 
 
-def _workshop(folder: Path) -> Workshop:
+def _workshop(file: Path) -> Workshop:
     try:
-        return Workshop(folder)
+        return Workshop(file)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}); name a store elsewhere with --store") from None
+        raise UsageError(f"{file.parent} cannot be written ({error.strerror}); name a store elsewhere with --store") from None
 
 
 def _holder(workshop: Workshop) -> Running | None:
@@ -110,6 +110,8 @@ def _holder(workshop: Workshop) -> Running | None:
 def _attach(workshop: Workshop, running: Running, request: Request, teller: Teller) -> int:
     try:
         teller.attached(running)
+        if request.targets or request.port is not None:
+            teller.note("it serves what it was started with; for anything else, end it first")
         if request.open:
             browse(running.url)
         workshop.wait()

@@ -49,6 +49,7 @@ def as_json(found: Sequence[Overview], known: Sequence[tuple[WorkerRow, Standing
             "id": each.row.address.id,
             "uid": each.row.uid,
             "head": each.row.head,
+            "bytes": each.row.bytes,
             "epoch": each.row.epoch,
             "owner": each.row.owner,
             "owner_is": each.standing.value if each.row.owner is not None else None,

@@ -122,7 +122,8 @@ class Transcript:
         self._pen.flow(event.text, event.kind, "dim italic" if event.kind == "thinking" else "")
 
     def _interrupted(self, event: e.MessageInterrupted) -> None:
-        self._pen.line(f"‖ cut off ({event.reason}); {'it goes on' if event.kept else 'this part is left out'}", "yellow")
+        after = "the fork begins here" if event.reason == "fork" else "it goes on" if event.kept else "this part is left out"
+        self._pen.line(f"‖ cut off ({event.reason}); {after}", "yellow")
 
     def _tool_started(self, event: e.ToolStarted) -> None:
         self._enter("work")

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FILE = "dev.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -28,11 +26,11 @@ class Running:
 class Workshop:
     """A project's place for one `cairn dev`."""
 
-    def __init__(self, folder: Path, *, create: bool = True) -> None:
-        """`folder` is where the store is. *Raises* OSError when it cannot be written, or is not there."""
+    def __init__(self, file: Path, *, create: bool = True) -> None:
+        """*Raises* OSError when the file cannot be written, or is not there."""
         if create:
-            folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(folder / FILE, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(file, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
 
     def take(self) -> bool:
         """Whether it is ours from now on; somebody else has it otherwise."""
@@ -77,10 +75,15 @@ class Workshop:
         os.close(self._file)
 
 
-def running_in(folder: Path) -> Running | None:
-    """The live `cairn dev` of the project whose store is in `folder`, if there is one."""
+def beside(store: Path, root: Path) -> Path:
+    """The file of the project in `root` with that store."""
+    return root / ".cairn" / "dev" if store.name == ":memory:" else store.with_name(f"{store.name}.dev")
+
+
+def running_at(file: Path) -> Running | None:
+    """The live `cairn dev` that holds that file, if there is one."""
     try:
-        workshop = Workshop(folder, create=False)
+        workshop = Workshop(file, create=False)
     except OSError:
         return None
     try:

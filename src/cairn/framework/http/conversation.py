@@ -24,7 +24,7 @@ from cairn.framework.http.sniff import image_type
 from cairn.harness.handle import KEY_CHARACTERS_MAX, Receipt
 from cairn.harness.messages import Image
 from cairn.harness.records import Delivery
-from cairn.runtime.storage.store import UidCondition
+from cairn.runtime.storage.store import InstanceRow, UidCondition
 
 #: Types of signals that this platform itself, or a client, gives a meaning.
 RESERVED_SIGNALS = frozenset(
@@ -62,7 +62,7 @@ async def send_message(service: Service, request: Request, send: Send) -> None:
     given = decode(await _json_body(service, request), dict[str, Any], service.limits)
     delivery = _delivery(given, service.limits.attachment_bytes)
     key, uid = _key(given), _uid(given)
-    await _check_queue(service, request)
+    await _check_room(service, request, key)
     try:
         receipt = await service.handle(request).send(
             delivery, key=key, data=_initial_data(given), uid=uid, trace=_trace(request.headers)
@@ -190,15 +190,34 @@ def _trace(headers: Mapping[str, str]) -> dict[str, str]:
     return {"traceparent": parent, "tracestate": state} if is_state else {"traceparent": parent}
 
 
-async def _check_queue(service: Service, request: Request) -> None:
-    """Raises the 429 for a conversation in which too much waits already."""
-    most = service.limits.queued_submissions_max
+async def _check_room(service: Service, request: Request, key: str | None) -> None:
+    """Raises the 429 or the 507 of a conversation that holds as much as it may. A key that was used adds nothing to it."""
     row = await service.store.find(service.address(request))
-    if row is None or row.head < most:  # fewer batches than that cannot hold as many messages
+    if row is None:
         return
+    problem = _too_large(service, row) or await _too_much_waits(service, row)
+    if problem is not None and (key is None or not await service.handle(request).knows(key)):
+        raise problem
+
+
+def _too_large(service: Service, row: InstanceRow) -> problems.Problem | None:
+    most = service.limits.log_bytes_max
+    if row.bytes < most:
+        return None
+    return problems.insufficient_storage(
+        f"This conversation has {row.bytes:,} bytes, and one that has {most:,} takes no more messages (log_bytes_max). "
+        "Fork it and go on in the fork, which counts anew; or begin a new conversation."
+    )
+
+
+async def _too_much_waits(service: Service, row: InstanceRow) -> problems.Problem | None:
+    most = service.limits.queued_submissions_max
+    if row.head < most:  # fewer batches than that cannot hold as many messages
+        return None
     waiting = len((await service.snapshots.at_head(row)).unsettled)
-    if waiting >= most:
-        raise problems.too_many_requests(f"{waiting} messages of this conversation wait to be answered.", 5.0)
+    if waiting < most:
+        return None
+    return problems.too_many_requests(f"{waiting} messages of this conversation wait to be answered.", 5.0)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

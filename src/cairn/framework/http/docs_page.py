@@ -19,7 +19,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; p
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; } section { border-top: 1px solid var(--line); padding: .5rem 0; }
 code, pre { font: .9em ui-monospace, monospace; } pre { overflow-x: auto; padding: .75rem; border: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; } td { border-top: 1px solid var(--line); padding: .3rem .6rem .3rem 0;
-vertical-align: top; } td:first-child { white-space: nowrap; width: 9rem; } .method { font-weight: 700; } summary { cursor: pointer; }
+vertical-align: top; } td:first-child { white-space: nowrap; width: 9rem; }
+.method { font-weight: 700; } summary { cursor: pointer; }
 """
 
 _DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()

@@ -99,13 +99,15 @@ class HttpLimits:
     queued_submissions_max: int = 1_000
     """Unsettled submissions of one instance; 429 above."""
     log_bytes_max: int = 10 * GB
-    """The log of one instance; 507 above."""
+    """The log of one instance, without what a fork shares; one that has as much takes no more messages: 507."""
     page_batches: int = 100
     """Batches in one answer or frame of updates."""
     page_bytes: int = 1 * MB
     """About how much one answer or frame of updates holds; at least one batch. A slow client keeps one in memory."""
     conversations_page_max: int = 1_000
     """Conversations in one page of a list."""
+    title_reads_max: int = 8
+    """Titles of a list that are read at a time: a first message may have megabytes."""
 
     # --- what is remembered of conversations ------------------------------------------------------------------------
 
@@ -113,6 +115,8 @@ class HttpLimits:
     """Batches that are folded for a history before other requests get a turn."""
     snapshot_bytes: int = 64 * MB
     """Conversations kept folded for the next reader; the longest unread is forgotten first."""
+    titles_max: int = 10_000
+    """Conversations whose title is remembered, some hundred bytes each."""
     frames_max: int = 4_096
     """Encoded ranges kept for other readers of the same conversation …"""
     frames_bytes: int = 32 * MB

@@ -56,7 +56,9 @@ async def conversations(service: Service, request: Request, send: Send) -> None:
     kind = service.agent(request).name
     limit = min(_number(request, "limit", PAGE_DEFAULT), service.limits.conversations_page_max)
     found, next = await _page(service, request, kind, limit, _number(request, "cursor", 0) or None)
-    answer = {"conversations": [_conversation(request, row) for row in found], "next": None if next is None else str(next)}
+    titles = await service.titles.of(found)
+    listed = [_conversation(request, row, title) for row, title in zip(found, titles, strict=True)]
+    answer = {"conversations": listed, "next": None if next is None else str(next)}
     await send_json(send, 200, answer, NO_STORE)
 
 
@@ -79,9 +81,10 @@ async def _page(
     return found, before
 
 
-def _conversation(request: Request, row: InstanceRow) -> dict[str, Any]:
+def _conversation(request: Request, row: InstanceRow, title: str) -> dict[str, Any]:
     return {
         "id": row.address.id,
+        "title": title,
         "uid": row.uid,
         "createdAt": iso(row.created_at),
         "offset": offsets.text(row.head),
@@ -107,8 +110,10 @@ def _number(request: Request, name: str, default: int) -> int:
 
 async def delete(service: Service, request: Request, send: Send) -> None:
     """`DELETE /agents/{kind}/{id}`: whoever works on it or reads it, in any process, stops."""
+    row = await service.row(request)
     if not await service.handle(request).delete():
         raise problems.stream_not_found(request.kind, request.conversation)
+    service.snapshots.forget(row.n)
     await send_json(send, 200, {"deleted": True}, NO_STORE)
 
 
@@ -190,6 +195,7 @@ def _usage_parts(row: InstanceRow, report: UsageReport) -> Iterator[bytes]:
         "id": row.address.id,
         "uid": row.uid,
         "offset": offsets.text(report.ordinal if report.ordinal != BEGINNING else row.head),
+        "logBytes": row.bytes,
         "totals": {"submissions": len(report.submissions), **_spent(report.total)},
         "models": [{"model": model, **_spent(spent)} for model, spent in report.by_model.items()],
     }

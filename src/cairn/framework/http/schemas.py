@@ -208,7 +208,16 @@ _SPENT: dict[str, Schema] = {
 }
 
 _AGENT = record({"name": TEXT, "description": TEXT, "model": maybe(TEXT), "url": TEXT})
-_LISTED = record({"id": TEXT, "uid": TEXT, "createdAt": TIME, "offset": OFFSET, "url": TEXT})
+_LISTED = record(
+    {
+        "id": TEXT,
+        "title": {**TEXT, "description": "The first words of the first message; empty when it has none."},
+        "uid": TEXT,
+        "createdAt": TIME,
+        "offset": OFFSET,
+        "url": TEXT,
+    }
+)
 
 ANSWERS: dict[str, Schema] = {
     **_PARTS,
@@ -247,6 +256,7 @@ ANSWERS: dict[str, Schema] = {
             "id": TEXT,
             "uid": TEXT,
             "offset": OFFSET,
+            "logBytes": {**WHOLE, "description": "What is stored of the conversation; in a fork, since it was forked."},
             "totals": record({"submissions": WHOLE, **_SPENT}),
             "models": array(record({"model": TEXT, **_SPENT})),
             "submissions": array(

@@ -14,6 +14,7 @@ from cairn.framework.http.presence import Stopping
 from cairn.framework.http.quota import Quota
 from cairn.framework.http.request import Request
 from cairn.framework.http.snapshots import Snapshots
+from cairn.framework.http.titles import Titles
 from cairn.harness.agent import Agent
 from cairn.harness.handle import ConversationHandle
 from cairn.runtime.storage.store import Address, InstanceRow, Store
@@ -31,6 +32,7 @@ class Service:
         self.authenticator = authenticator
         self.quota = quota
         self.snapshots = Snapshots(app.store, limits)
+        self.titles = Titles(app.store, limits)
         self.frames = Frames(app.store, self.snapshots, limits)
         self.stopping = Stopping()
         """Set when the server stops: live readers are let go, and come back to the next one."""

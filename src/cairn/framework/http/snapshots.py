@@ -52,6 +52,10 @@ class Snapshots:
         self._limits = limits
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
 
+    def forget(self, n: int) -> None:
+        """Nothing of this conversation stays in memory: it was deleted."""
+        self._kept.pop(n, None)
+
     async def at_head(self, row: InstanceRow) -> Snapshot:
         """The conversation, no older than `row`. Valid until the next await."""
         return (await self._caught_up(row)).snapshot
