@@ -237,3 +237,19 @@ def test_bytes_that_are_no_batch_are_refused_with_the_place_they_stand_at(data: 
         assert "toy/a, ordinal 7" in str(error)
     else:
         assert all(isinstance(record, r.Record) for record in records)
+
+
+def test_an_occurrence_of_a_schedule_that_was_cancelled_meanwhile_does_not_run() -> None:
+    """L4, S3: the owner fired it before it saw the request; the fiber is on the log, and is to be aborted."""
+    rings = r.ScheduleRequested(name="s", method="run", when=r.When(seconds=60.0), at=0.0, first=60.0)
+    fires = (
+        r.FiberAccepted(fiber="o", method="run", at=60.0, schedule="s", occurrence=60.0),
+        r.ScheduleFired(name="s", at=60.0, of=0, occurrence=60.0, fiber="o", next=120.0),
+    )
+
+    before = fold(rings, r.CancelRequested(target="s", at=59.0), *fires)
+    after = fold(rings, *fires, r.CancelRequested(target="s", at=61.0))
+
+    assert before.schedules == after.schedules == {}
+    assert "cancelled" in (before.fibers["o"].abort or "")
+    assert after.fibers["o"].abort is None

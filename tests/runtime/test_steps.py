@@ -280,3 +280,29 @@ def test_a_fiber_whose_tries_are_spent_is_a_dead_letter_until_somebody_sees_to_i
         return settled.outcome, dead.error.message, dead.tries, after, seen.outcome, seen.resolved_by
 
     assert play(method, body) == ("failed", "the mail server is gone", 2, [], "failed", "ann")
+
+
+@pytest.mark.slow
+def test_a_thousand_fibers_at_once_all_settle_and_each_step_is_done_once() -> None:
+    """L1, S9: on twenty objects, with steps, tries that fail and waits among them."""
+    called = Counter[str]()
+
+    async def method(fiber: Fiber) -> int:
+        [number] = fiber.arguments()
+
+        async def work(this: Try) -> int:
+            called[f"{number}"] += 1
+            if number % 10 == 0 and this.number == 1:
+                raise ConnectionError("not yet")
+            await fiber.instance.clock.sleep(1)
+            return int(number)
+
+        await asyncio.gather(fiber.step("a", work, retry=RETRY), fiber.sleep("nap", number % 7))
+        return int(number)
+
+    async def body(stage: Stage) -> Any:
+        receipts = [await stage.client.accept(f"o{n % 20}", "run", [n]) for n in range(1000)]
+        return [await stage.result(receipt) for receipt in receipts]
+
+    assert play(method, body) == list(range(1000))
+    assert called == {f"{n}": 2 if n % 10 == 0 else 1 for n in range(1000)}

@@ -65,6 +65,23 @@ def test_each_signal_is_taken_once_by_the_oldest_that_waits() -> None:
     assert play(waits_for_go, body) == ([0, 1], Phase.PARKED)
 
 
+def test_a_signal_that_was_kept_is_given_to_one() -> None:
+    """S6: two fibers begin to wait after it was sent; one of them gets it."""
+
+    async def nothing(fiber: Fiber) -> None: ...
+
+    async def body(stage: Stage) -> Any:
+        await stage.start("nothing")
+        await stage.client.signal("a", "go", 1)
+        await stage.quiet()
+        receipts = [await stage.start() for _ in range(2)]
+        await stage.quiet()
+        states = [await stage.client.inspect("a", receipt.fiber) for receipt in receipts]
+        return [state.phase for state in states if state is not None]
+
+    assert sorted(phase.value for phase in play({"run": waits_for_go, "nothing": nothing}, body)) == ["parked", "settled"]
+
+
 def test_a_signal_for_one_fiber_is_for_that_one_only() -> None:
     """S12: an older fiber that waits for the same event does not get it."""
 
