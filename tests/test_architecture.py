@@ -319,7 +319,7 @@ PURE = (
     "framework/http/problems.py",
     "framework/http/origin.py",
     "framework/http/snapshot.py",
-    "framework/http/sniff.py",
+    "harness/sniff.py",
     "harness/submission.py",
     "harness/recovery.py",
     "harness/context.py",

@@ -20,10 +20,10 @@ from cairn.framework.http.body import decode
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import HARDENING, JSON, NO_STORE, Send, send_bytes, send_empty, send_json
 from cairn.framework.http.service import Service
-from cairn.framework.http.sniff import image_type
 from cairn.harness.handle import KEY_CHARACTERS_MAX, Receipt
 from cairn.harness.messages import Image
 from cairn.harness.records import Delivery
+from cairn.harness.sniff import SHOWABLE, image_type
 from cairn.runtime.storage.store import InstanceRow, UidCondition
 
 #: Types of signals that this platform itself, or a client, gives a meaning.
@@ -139,7 +139,7 @@ def _attachment(given: Any, place: int) -> Image:
     except (binascii.Error, ValueError) as error:
         raise problems.invalid_request(f"Attachment {place} is not base64: {error}.") from None
     found = image_type(data)
-    if found is None:
+    if found not in SHOWABLE:
         raise problems.invalid_request(f"Attachment {place} is no PNG, JPEG, GIF or WebP image, whatever its 'mimeType' says.")
     return Image(mime_type=found, data=data, filename=name)
 

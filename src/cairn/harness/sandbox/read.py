@@ -14,6 +14,7 @@ from cairn.harness.messages import Image, Text
 from cairn.harness.sandbox.protocol import FileInfo, Sandbox
 from cairn.harness.sandbox.text import TEXT_BYTES_MAX, TEXT_LINES_MAX, decode, size_of
 from cairn.harness.sandbox.toolbox import locate, make_tool, sandbox_of, told_to_the_model
+from cairn.harness.sniff import image_type
 from cairn.harness.tools import Tool, ToolResult
 
 #: One read from the sandbox.
@@ -156,19 +157,3 @@ def _after(block: bytes, newlines: int) -> int:
     for _ in range(newlines):
         position = block.index(b"\n", position) + 1
     return position
-
-
-def image_type(data: bytes) -> str | None:
-    """The type of an image by its first bytes: names lie."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    # "BM" alone begins many texts: the size in the header has to fit, and the reserved field to be zero.
-    if data[:2] == b"BM" and data[6:10] == b"\0\0\0\0" and len(data) >= 26:
-        return "image/bmp"
-    return None
