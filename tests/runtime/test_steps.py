@@ -11,6 +11,7 @@ from tests.runtime.stage import Stage, play
 from tests.runtime.test_fiber import Life, live
 
 from cairn.errors import NonRetryable, StepFailed, StepUnknown
+from cairn.runtime import fiber as fiber_module
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.state import Phase
@@ -232,6 +233,22 @@ def test_parallel_steps_with_retries_do_not_disturb_each_other() -> None:
 def test_a_callback_is_told_of_its_try_when_it_has_a_parameter_for_it(callback: Any, expected: bool) -> None:
     """S9: `lambda n=n: work(n)` has none: its parameter has a value."""
     assert takes_try(callback) is expected
+
+
+def test_a_fiber_that_never_ends_is_told_to_go_on_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """L7: what one fiber remembers is bounded."""
+    monkeypatch.setattr(fiber_module, "FIBER_NAMES_MAX", 5)
+
+    async def method(fiber: Fiber) -> None:
+        for number in range(10):
+            await fiber.step(f"s{number}", lambda: asyncio.sleep(0))
+
+    async def body(stage: Stage) -> Any:
+        return await stage.client.settled("a", (await stage.start()).fiber)
+
+    settled = play(method, body)
+
+    assert settled.error.kind == "UsageError" and "go on in another fiber" in settled.error.message
 
 
 # --- a whole method that is called again

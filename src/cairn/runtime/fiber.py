@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cairn.errors import FiberFailed, StepNameReused, WaitExpired
+from cairn.errors import FiberFailed, StepNameReused, UsageError, WaitExpired
 from cairn.runtime import records as r
 from cairn.runtime.client import Client, Settlement
 from cairn.runtime.instance import Instance
 from cairn.runtime.parking import Parking
-from cairn.runtime.settings import ANSWER_SECONDS
+from cairn.runtime.settings import ANSWER_SECONDS, FIBER_NAMES_MAX
 from cairn.runtime.state import Came, FiberState
 from cairn.runtime.step import Step, StepRepeat, Try, run_step
 
@@ -242,6 +242,11 @@ class Fiber:
         if (what, identity) in self._names:
             raise StepNameReused(
                 f"{what} '{name}' was used twice in fiber '{self.id}'; name them apart: name=f\"{name}:{{item.id}}\""
+            )
+        if len(self._names) >= FIBER_NAMES_MAX:
+            raise UsageError(
+                f"fiber '{self.id}' has {FIBER_NAMES_MAX:,} steps and waits, all it may have; go on in another fiber: "
+                f"await fiber.start('next', …)"
             )
         self._names.add((what, identity))
 

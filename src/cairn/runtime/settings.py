@@ -58,6 +58,8 @@ COLLECT_GRACE_SECONDS = 3600.0
 APPEND_RETRY_SECONDS = 60.0
 APPEND_RETRY_WAIT_SECONDS = 0.5
 
+#: Steps and waits of one fiber: all of them are in every checkpoint of its instance (Cloudflare's tasks: 10,000).
+FIBER_NAMES_MAX = 10_000
 #: Seconds a method that waits is given to begin its parallel branches before it is parked with all of them.
 PARK_GRACE_SECONDS = 0.001
 #: Seconds `on_fiber_recovered` may take; then the method is called again as if there were no such hook (Cloudflare: 10).
