@@ -243,7 +243,9 @@ class Fiber:
             raise StepNameReused(
                 f"{what} '{name}' was used twice in fiber '{self.id}'; name them apart: name=f\"{name}:{{item.id}}\""
             )
-        if len(self._names) >= FIBER_NAMES_MAX:
+        state = self.state
+        is_known = identity in state.steps or identity in state.waited or identity in state.waits
+        if not is_known and len(state.steps) + len(state.waited) >= FIBER_NAMES_MAX:
             raise UsageError(
                 f"fiber '{self.id}' has {FIBER_NAMES_MAX:,} steps and waits, all it may have; go on in another fiber: "
                 f"await fiber.start('next', …)"
