@@ -21,12 +21,35 @@ from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 
-#: Minutes of wall time an area may take on two cores. The first area whose folder matches has the test.
+#: Minutes of wall time an area may take on two cores.
 BUDGET_MINUTES: dict[str, float] = {"installs": 6, "http": 8, "runtime": 7, "ground": 7}
-AREA_FOLDERS: dict[str, tuple[str, ...]] = {
-    "installs": ("installs",),
-    "runtime": ("runtime",),
-    "http": ("http", "npm", "browser", "security"),
+#: How the paths of an area's tests begin; the first area that fits has the test.
+AREA_PATHS: dict[str, tuple[str, ...]] = {
+    "installs": ("installs/",),
+    "http": (
+        "http/",
+        "npm/",
+        "browser/",
+        "security/",
+        "framework/test_chat",
+        "framework/test_client",
+        "framework/test_dev",
+        "framework/test_reload",
+        "mutations/test_http",
+        "simulation/test_readers",
+        "system/test_dev",
+    ),
+    "runtime": (
+        "runtime/test_managing",
+        "runtime/test_schedule",
+        "runtime/test_steps",
+        "runtime/test_together",
+        "runtime/test_waits",
+        "framework/test_schedules",
+        "crash/test_platform",
+        "simulation/test_platform",
+        "system/test_platform",
+    ),
 }
 DEFAULT_AREA = "ground"
 
@@ -42,8 +65,8 @@ settings.load_profile("cairn")
 
 def area_of(path: Path) -> str:
     """The area a test file's time is counted for."""
-    first = path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
-    return next((area for area, folders in AREA_FOLDERS.items() if first in folders), DEFAULT_AREA)
+    inside = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    return next((area for area, paths in AREA_PATHS.items() if inside.startswith(paths)), DEFAULT_AREA)
 
 
 # --- selection ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.mutations.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,23 +84,51 @@ def copied() -> Iterator[Path]:
         yield copy
 
 
+@contextmanager
+def restored(path: Path) -> Iterator[None]:
+    """Afterwards the file, its time and what was compiled of it are as they were."""
+    files = [path, *path.parent.glob(f"__pycache__/{path.stem}.*.pyc")]
+    kept = [(file, file.read_bytes(), file.stat()) for file in files if file.exists()]
+    try:
+        yield
+    finally:
+        for file, content, stat in kept:
+            file.write_bytes(content)
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def run_tests(copy: Path, tests: Iterable[str], seconds: float = SECONDS_MAX) -> subprocess.CompletedProcess[str]:
     """The tests, in the copy, against the copy's code only."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+    asked = [*command(), *tests]
+    return subprocess.run(asked, cwd=copy, env=surroundings(copy), capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def command() -> list[str]:
+    """How tests are run, without their names."""
+    return [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+
+
+def surroundings(copy: Path) -> dict[str, str]:
+    """The environment in which only the copy's code is found."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CAIRN_"))}
     environment |= {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test of a mutation needs one, and loading them takes longer
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    return environment
 
 
-def demand_caught(mutation: Mutation) -> str:
-    """The line in which a test noticed the mutation. Raises Survived."""
-    with copied() as copy:
-        apply(mutation, copy)
-        try:
-            ended = run_tests(copy, mutation.tests)
-        except subprocess.TimeoutExpired:
-            raise Survived(f"mutation {mutation.name!r}: its tests hang (more than {SECONDS_MAX} s)") from None
+def demand_caught(mutation: Mutation, place: Nursery | None = None) -> str:
+    """The line in which a test noticed the mutation; in a copy of its own when no place is given. Raises Survived."""
+    try:
+        if place is None:
+            with copied() as copy:
+                apply(mutation, copy)
+                ended = run_tests(copy, mutation.tests)
+        else:
+            with restored(place.copy / mutation.file):
+                apply(mutation, place.copy)
+                ended = place.run(mutation.tests, SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        raise Survived(f"mutation {mutation.name!r}: its tests hang (more than {SECONDS_MAX} s)") from None
     if ended.returncode == 0:
         raise Survived(f"mutation {mutation.name!r} survived: {mutation.promise} is broken and {mutation.tests} pass")
     if ended.returncode != TESTS_FAILED:
@@ -105,11 +137,14 @@ def demand_caught(mutation: Mutation) -> str:
     return next((line for line in ended.stdout.splitlines() if line.startswith("FAILED")), "a test failed")
 
 
-def demand_green(mutations: Iterable[Mutation]) -> None:
+def demand_green(mutations: Iterable[Mutation], place: Nursery | None = None) -> None:
     """All named tests pass in an unchanged copy: else their failure proves nothing. Raises Survived."""
     tests = sorted({test for mutation in mutations for test in mutation.tests})
-    with copied() as copy:
-        ended = run_tests(copy, tests, 3 * SECONDS_MAX)
+    if place is None:
+        with copied() as copy:
+            ended = run_tests(copy, tests, 3 * SECONDS_MAX)
+    else:
+        ended = place.run(tests, 3 * SECONDS_MAX)
     if ended.returncode != 0:
         tail = "\n".join((ended.stdout + ended.stderr).splitlines()[-30:])
         raise Survived(f"without any mutation the named tests fail, so they prove nothing:\n{tail}")
@@ -118,24 +153,29 @@ def demand_green(mutations: Iterable[Mutation]) -> None:
 def main() -> int:
     """Run what the command line asks for; the exit status is the number of mutations not caught."""
     sys.path.insert(0, str(ROOT))
+    from tests.mutations.http_mutations import MUTATIONS as OF_HTTP
     from tests.mutations.mutations import MUTATIONS
+    from tests.mutations.nursery import nursery
+    from tests.security.edge_mutations import MUTATIONS as OF_THE_EDGE
 
+    every = [*MUTATIONS, *OF_HTTP, *OF_THE_EDGE]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
-    chosen = [m for m in MUTATIONS if not options.words or any(word in m.name for word in options.words)]
+    chosen = [m for m in every if not options.words or any(word in m.name for word in options.words)]
     if options.list:
         print("\n".join(f"{mutation.promise:<4} {mutation.name}" for mutation in chosen))
         return 0
-    demand_green(chosen)
     uncaught = 0
-    for mutation in chosen:
-        try:
-            print(f"{mutation.promise:<4} {mutation.name:<40} {demand_caught(mutation)}", flush=True)
-        except Survived as blind:
-            uncaught += 1
-            print(f"{mutation.promise:<4} {mutation.name:<40} NOT CAUGHT: {blind}", flush=True)
+    with nursery() as place:
+        demand_green(chosen, place)
+        for mutation in chosen:
+            try:
+                print(f"{mutation.promise:<4} {mutation.name:<40} {demand_caught(mutation, place)}", flush=True)
+            except Survived as blind:
+                uncaught += 1
+                print(f"{mutation.promise:<4} {mutation.name:<40} NOT CAUGHT: {blind}", flush=True)
     return uncaught
 
 

@@ -1,0 +1,43 @@
+"""T22 for the HTTP part: each sentence that its clients rely on is removed in turn, and a test fails for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.mutations.http_mutations import MUTATIONS
+from tests.mutations.nursery import Nursery, nursery
+from tests.mutations.run import Mutation, apply, demand_caught, demand_green
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Nursery]:
+    with nursery() as made:
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation.promise} {mutation.name}")
+def test_breaking_what_clients_rely_on_makes_a_test_fail(mutation: Mutation, place: Nursery) -> None:
+    """T22: an offset, a reset, a limit, a credential that nothing notices the loss of protects nobody."""
+    demand_caught(mutation, place)
+
+
+@pytest.mark.slow
+def test_the_tests_that_must_fail_pass_without_a_mutation(place: Nursery) -> None:
+    """T22: what fails anyway proves nothing."""
+    demand_green(MUTATIONS, place)
+
+
+def test_every_mutation_applies_to_the_code_as_it_is(tmp_path: Path) -> None:
+    """T22: at once, not only when the slow tests run: the sentence is in the code exactly once."""
+    root = Path(__file__).resolve().parents[2]
+    for mutation in MUTATIONS:
+        copy = tmp_path / mutation.file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text((root / mutation.file).read_text())
+
+        apply(mutation, tmp_path)
+
+        assert copy.read_text() != (root / mutation.file).read_text()
