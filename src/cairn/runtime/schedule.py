@@ -10,6 +10,7 @@ Debian's cron; schedules of every hour or minute go on through both. Two times t
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -157,7 +158,8 @@ def latest(when: r.When, start: float, now: float) -> float:
 def _cron(when: r.When, now: float, *, back: bool = False) -> Iterator[float]:
     from cronsim import CronSim
 
-    begin = datetime.fromtimestamp(now, zone(when.tz))
+    # A whole second: a datetime rounds, and would skip an occurrence that is less than a microsecond away.
+    begin = datetime.fromtimestamp(math.floor(now), zone(when.tz))
     return (found.timestamp() for found in CronSim(when.cron, begin, reverse=back))
 
 
