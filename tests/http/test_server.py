@@ -347,7 +347,7 @@ def test_an_app_of_ones_own_is_served(project: Path) -> None:
         (["mine:nothing"], "is not there"),
         (["mine:echo"], "needs an App"),
         (["mine:app", "--auth", "tokens"], "says itself what --auth would"),
-        (["bad:app"], "bad.py:2: ZeroDivisionError"),
+        (["divides:app"], "divides.py:2: ZeroDivisionError"),
         (["nowhere.py"], "there is no"),
         (["agents/broken.py"], "broken.py"),
     ],
@@ -355,7 +355,7 @@ def test_an_app_of_ones_own_is_served(project: Path) -> None:
 def test_what_cannot_be_served_is_one_line(typed: Typed, project: Path, arguments: list[str], text: str) -> None:
     (project / "mine.py").write_text(f"{AGENTS}\napp = App(agents=[echo])\n")
     (project / "agents" / "broken.py").write_text("import nothing_of_that_name\n")
-    (project / "bad.py").write_text("import sys\n1 / 0\n")
+    (project / "divides.py").write_text("import sys\n1 / 0\n")
     code, said = typed(*arguments, "--port", "0")
 
     assert code == 2
