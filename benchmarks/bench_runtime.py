@@ -141,7 +141,7 @@ async def long_log(world: World, records: int) -> None:
     async def activate() -> None:
         again = await world.instance(receipt.n, "bench")
         await again.load(world.store)
-        next_wake(again.runtime, serial=False, after=world.clock.wall())
+        next_wake(again.runtime, world.application, after=world.clock.wall())
 
     show(f"activation after {records:,} records, to the next step", [await timed_await(activate) for _ in range(20)])
     await world.store.unregister("bench")

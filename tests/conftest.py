@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 
 #: Minutes of wall time an area may take on two cores.
-BUDGET_MINUTES: dict[str, float] = {"installs": 6, "http": 8, "ground": 7}
+BUDGET_MINUTES: dict[str, float] = {"installs": 6, "http": 8, "runtime": 7, "ground": 7}
 #: How the paths of an area's tests begin; the first area that fits has the test.
 AREA_PATHS: dict[str, tuple[str, ...]] = {
     "installs": ("installs/",),
@@ -38,6 +38,17 @@ AREA_PATHS: dict[str, tuple[str, ...]] = {
         "mutations/test_http",
         "simulation/test_readers",
         "system/test_dev",
+    ),
+    "runtime": (
+        "runtime/test_managing",
+        "runtime/test_schedule",
+        "runtime/test_steps",
+        "runtime/test_together",
+        "runtime/test_waits",
+        "framework/test_schedules",
+        "crash/test_platform",
+        "simulation/test_platform",
+        "system/test_platform",
     ),
 }
 DEFAULT_AREA = "ground"

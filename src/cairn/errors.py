@@ -20,6 +20,8 @@ CairnError
 │   ├── FiberFailed            the fiber settled as failed or aborted; carries its recorded error
 │   ├── StepUnknown            a never/keyed step was started by a process that died; its outcome is unknown (S9)
 │   ├── StepNameReused         one fiber used a step name twice
+│   ├── StepFailed             a step's tries are spent; the message is the last error
+│   ├── WaitExpired            nothing came in time; a TimeoutError too
 │   └── NonRetryable           raised by user code: do not try this fiber or step again
 ├── ToolError                  raised by user code: the model is shown this text as the tool's error
 ├── ModelError                 a provider failed; carries kind, status, retry_after
@@ -135,6 +137,14 @@ class StepUnknown(FiberError):
 
 class StepNameReused(FiberError):
     """One fiber used one step name twice; give each its own, such as `name=f"charge:{order.id}"`."""
+
+
+class StepFailed(FiberError):
+    """A step with a retry policy failed as often as it may. Recorded: a later attempt is told the same without a try."""
+
+
+class WaitExpired(FiberError, TimeoutError):
+    """What a fiber waited for (a signal, an answer, another fiber) did not come in time."""
 
 
 class NonRetryable(FiberError):

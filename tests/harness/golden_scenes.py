@@ -288,6 +288,62 @@ def by_hand() -> list[tuple[int, bytes]]:
     return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
 
 
+def platform_by_hand() -> list[tuple[int, bytes]]:
+    """What objects write and no agent does: waits, retries, questions, schedules, and what people say to fibers."""
+    raw, error = msgspec.Raw(b'{"x":1}'), r.ErrorInfo(kind="ConnectionError", message="no route")
+    retry, step = r.Retry(attempts=3), "retry of step call"
+    every = r.When(seconds=60.0)
+    rings = r.ScheduleRequested(name="beat", method="work", when=every, at=1.0, first=61.0, arguments=raw, retry=retry)
+    batches: list[list[r.Record]] = [
+        [r.InstanceCreated(kind="toy", id="o", uid="inst_2", at=1.0)],
+        [r.FiberAccepted(fiber="fib_1", method="work", at=2.0, arguments=raw, retry=retry)],
+        [r.InstanceClaimed(epoch=1, worker="w", at=3.0)],
+        [r.FiberStarted(fiber="fib_1", at=4.0)],
+        [r.StepStarted(fiber="fib_1", name="look", repeat="safe", epoch=1)],
+        [
+            r.StepTried(fiber="fib_1", name="call", at=5.0, until=15.0, error=error),
+            r.FiberWaiting(fiber="fib_1", name="go", at=5.0, on="signal", event="go", until=900.0),
+        ],
+        [r.FiberParked(fiber="fib_1", name=step, at=5.0, until=15.0, waits=(step, "go"))],
+        [r.SignalSent(name="go", at=6.0, payload=raw, id="sig_1")],
+        [r.FiberStarted(fiber="fib_1", at=16.0)],
+        [r.FiberWaiting(fiber="fib_1", name="nap", at=16.0, until=20.0)],
+        [r.FiberWaited(fiber="fib_1", name="nap", at=20.0)],
+        [
+            r.FiberWaiting(fiber="fib_1", name="sure?", at=20.0, on="answer", digest="d", request=raw, until=900.0),
+            r.FiberParked(fiber="fib_1", name="sure?", at=20.0, until=900.0, waits=("sure?",)),
+        ],
+        [r.AnswerGiven(call="sure?", digest="d", at=21.0, answer=raw, by="ann", fiber="fib_1")],
+        [r.FiberStarted(fiber="fib_1", at=22.0)],
+        [r.FiberRetried(fiber="fib_1", at=23.0, until=30.0, error=error)],
+        [r.FiberStarted(fiber="fib_1", at=30.0)],
+        [r.FiberSettled(fiber="fib_1", outcome="failed", at=31.0, error=error, dead=True)],
+        [r.ResolveRequested(fiber="fib_1", outcome="completed", at=32.0, by="ann")],
+        [rings],
+        [
+            r.FiberAccepted(fiber="occ_1", method="work", at=61.0, schedule="beat", occurrence=61.0),
+            r.ScheduleFired(name="beat", at=61.0, of=18, occurrence=61.0, fiber="occ_1", next=121.0),
+        ],
+        [r.CancelRequested(target="beat", at=62.0)],
+        [r.ResolveRequested(fiber="occ_1", outcome="completed", at=63.0, result=raw, by="ann")],
+        [r.FiberSettled(fiber="occ_1", outcome="completed", at=63.0)],
+        [r.FiberAccepted(fiber="fib_2", method="work", at=64.0)],
+        [r.FiberSettled(fiber="fib_2", outcome="completed", at=65.0)],
+        [r.ForgetRequested(fiber="fib_2", at=66.0)],
+    ]
+    return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
+
+
+#: Histories that nothing wrote but this file.
+BY_HAND = {
+    "vocabulary": ("The records that no agent writes yet.", by_hand),
+    "platform": ("Waits, retries, questions, schedules, and what people say to fibers.", platform_by_hand),
+}
+
+#: Those of them that no conversation can have: they have no messages to tell.
+OF_OBJECTS = frozenset({"platform"})
+
+
 def main() -> None:
     for name, (about, play) in SCENES.items():
         path = golden.FOLDER / f"{name}.json"
@@ -299,10 +355,11 @@ def main() -> None:
         hears, stops = bool(done.agent.message_hooks), bool(done.agent.stop_hooks)
         golden.write(path, golden.make(about, batches, hears=hears, stops=stops))
         print(f"recorded {path.name}")
-    path = golden.FOLDER / "vocabulary.json"
-    if not path.exists():
-        golden.write(path, golden.make("The records that no agent writes yet.", by_hand()))
-        print(f"recorded {path.name}")
+    for name, (about, batches_of) in BY_HAND.items():
+        path = golden.FOLDER / f"{name}.json"
+        if not path.exists():
+            golden.write(path, golden.make(about, batches_of()))
+            print(f"recorded {path.name}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ SQLITE = "src/cairn/runtime/storage/sqlite.py"
 DELETING = "src/cairn/runtime/storage/deleting.py"
 FORKING = "src/cairn/runtime/storage/forking.py"
 MERGING = "src/cairn/runtime/storage/merging.py"
-FIBER = "src/cairn/runtime/fiber.py"
+METHOD = "src/cairn/runtime/method.py"
+STEP = "src/cairn/runtime/step.py"
 OWNERS = "src/cairn/runtime/owners.py"
 WORKER = "src/cairn/runtime/worker.py"
 
@@ -35,6 +36,8 @@ LOGS = "tests/runtime/test_whole_logs.py"
 FORKS = "tests/http/test_fork.py"
 MERGES = "tests/harness/test_merging.py"
 DAMAGED = "tests/runtime/storage/test_corruption.py::test_a_damaged_log_is_refused_by_name"
+
+KEPT = "tests/runtime/test_waits.py::test_a_signal_that_was_kept_is_given_to_one"
 
 #: Five storms of the simulator: workers that freeze for longer than their lease and come back.
 STORMS = "tests/simulation/test_ownership.py::test_a_few_storms_break_nothing"
@@ -369,23 +372,23 @@ MUTATIONS = [
     Mutation(
         name="a step's intent comes before the step",
         promise="S8",
-        file=FIBER,
-        old='        if repeat != "safe":\n            await self._intend(name, known, repeat, scope)',
+        file=STEP,
+        old="    await _announce(fiber, step, known)\n",
         new="",
         tests=(f"{EFFECTS}::test_whatever_the_moment_of_death_no_effect_is_repeated_that_may_not_be",),
     ),
     Mutation(
         name="a step that began is not begun again",
         promise="S9",
-        file=FIBER,
-        old='if known is not None and known.started_epoch is not None and repeat == "never":',
+        file=STEP,
+        old='if step.repeat == "never" and known.started_epoch is not None:',
         new="if False:",
         tests=(f"{EFFECTS}::test_whatever_the_moment_of_death_no_effect_is_repeated_that_may_not_be",),
     ),
     Mutation(
         name="a step that is known is not run again",
         promise="S9",
-        file=FIBER,
+        file=STEP,
         old="if known is not None and known.done:",
         new="if False:",
         tests=(f"{EFFECTS}::test_what_a_record_answers_is_not_done_again",),
@@ -393,10 +396,69 @@ MUTATIONS = [
     Mutation(
         name="attempts are counted",
         promise="L3",
-        file=FIBER,
+        file=METHOD,
         old="if state.interrupted >= FIBER_ATTEMPTS_MAX:",
         new="if False:",
         tests=(f"{EFFECTS}::test_a_fiber_that_kills_its_process_is_given_up_after_ten_attempts",),
+    ),
+    # --- waits and schedules
+    Mutation(
+        name="a signal that was taken is gone",
+        promise="S6",
+        file="src/cairn/runtime/waits.py",
+        old="                del state.signals[place]\n",
+        new="",
+        tests=(KEPT,),
+    ),
+    Mutation(
+        name="an answer fits the question",
+        promise="S12",
+        file="src/cairn/runtime/waits.py",
+        old="    if wait.digest != digest:",
+        new="    if False:",
+        tests=("tests/runtime/test_waits.py::test_an_answer_that_does_not_fit_is_refused",),
+    ),
+    Mutation(
+        name="a fiber is parked when nothing of it runs",
+        promise="S9",
+        file="src/cairn/runtime/parking.py",
+        old="if self._busy == 0 and self.parked is not None:",
+        new="if self.parked is not None:",
+        tests=("tests/runtime/test_waits.py::test_a_step_beside_a_wait_is_not_cut_off_by_the_park",),
+    ),
+    Mutation(
+        name="a run does not overlap the last one",
+        promise="L4",
+        file="src/cairn/runtime/schedule_state.py",
+        old="return bool(self.active) and not self.overlap",
+        new="return False",
+        tests=("tests/runtime/test_schedule.py::test_a_run_does_not_begin_while_the_last_one_goes_on_unless_asked",),
+    ),
+    Mutation(
+        name="what was missed is run once",
+        promise="L4",
+        file="src/cairn/runtime/schedule.py",
+        old="    occurrence = latest(when, start, now)",
+        new="    occurrence = start",
+        tests=(
+            "tests/runtime/test_schedule.py::test_what_was_missed_while_nothing_ran_is_run_as_the_schedule_says[once-expected0]",
+        ),
+    ),
+    Mutation(
+        name="a life and a work share no batch",
+        promise="S14",
+        file="src/cairn/runtime/together.py",
+        old="    return fiber not in lives and step not in works.get(fiber, ())",
+        new="    return True",
+        tests=("tests/runtime/test_together.py::test_a_step_is_completed_once_whoever_waits_beside_it",),
+    ),
+    Mutation(
+        name="the tries of a step are counted",
+        promise="L3",
+        file=STEP,
+        old="    if tries >= retry.attempts:",
+        new="    if False:",
+        tests=("tests/runtime/test_steps.py::test_a_step_whose_tries_are_spent_has_failed_for_good",),
     ),
     # --- ownership
     Mutation(

@@ -237,3 +237,77 @@ def test_bytes_that_are_no_batch_are_refused_with_the_place_they_stand_at(data: 
         assert "toy/a, ordinal 7" in str(error)
     else:
         assert all(isinstance(record, r.Record) for record in records)
+
+
+def test_an_occurrence_of_a_schedule_that_was_cancelled_meanwhile_does_not_run() -> None:
+    """L4, S3: the owner fired it before it saw the request; the fiber is on the log, and is to be aborted."""
+    rings = r.ScheduleRequested(name="s", method="run", when=r.When(seconds=60.0), at=0.0, first=60.0)
+    fires = (
+        r.FiberAccepted(fiber="o", method="run", at=60.0, schedule="s", occurrence=60.0),
+        r.ScheduleFired(name="s", at=60.0, of=0, occurrence=60.0, fiber="o", next=120.0),
+    )
+
+    before = fold(rings, r.CancelRequested(target="s", at=59.0), *fires)
+    after = fold(rings, *fires, r.CancelRequested(target="s", at=61.0))
+
+    assert before.schedules == after.schedules == {}
+    assert "cancelled" in (before.fibers["o"].abort or "")
+    assert after.fibers["o"].abort is None
+
+
+PLATFORM_REQUESTS = (
+    r.ForgetRequested(fiber="f", at=1.0),
+    r.SignalSent(name="go", at=1.0, fiber="f"),
+    r.SignalSent(name="go", at=1.0),
+    r.AnswerGiven(call="sure?", digest="d", at=1.0, answer=r.NULL, fiber="f"),
+    r.ResolveRequested(fiber="f", outcome="failed", at=1.0, by="ann"),
+)
+
+
+@given(st.sampled_from(PLATFORM_REQUESTS), st.integers(0, len(OWNER_RECORDS)))
+def test_what_people_say_to_a_fiber_means_the_same_wherever_it_falls(request: r.Record, place: int) -> None:
+    """S3, S7: signals, answers, resolutions and forgetting commute with what an owner had decided before it saw them."""
+    records = [accepted(), *OWNER_RECORDS]
+
+    def came_to(state: RuntimeState) -> tuple[object, ...]:
+        settled = state.settled.get("f")
+        return (settled and settled.outcome, [signal.name for signal in state.signals], list(state.fibers), state.joins)
+
+    at_the_end = fold(*records, request)
+    moved = fold(*records[: place + 1], request, *records[place + 1 :])
+
+    assert came_to(moved) == came_to(at_the_end)
+
+
+WAITS = (
+    r.FiberWaiting(fiber="f", name="go", at=1.0, on="signal", event="go", until=50.0),
+    r.FiberWaiting(fiber="f", name="nap", at=1.0, until=20.0),
+    r.FiberWaiting(fiber="f", name="sure?", at=1.0, on="answer", digest="d", until=90.0),
+    r.FiberParked(fiber="f", name="nap", at=2.0, until=20.0, waits=("nap", "go", "sure?")),
+    r.StepTried(fiber="f", name="s", at=2.0, until=9.0, error=r.ErrorInfo(kind="E", message="m")),
+    r.FiberWaited(fiber="f", name="nap", at=21.0),
+    r.SignalSent(name="go", at=3.0),
+    r.SignalSent(name="go", at=4.0),
+    r.AnswerGiven(call="sure?", digest="d", at=5.0, answer=r.NULL, fiber="f", by="ann"),
+    r.AnswerGiven(call="sure?", digest="e", at=5.0, answer=r.NULL, fiber="f", by="bob"),
+    r.FiberRetried(fiber="f", at=6.0, until=30.0, error=r.ErrorInfo(kind="E", message="m")),
+    started(40.0),
+    started(60.0),
+    r.ResolveRequested(fiber="f", outcome="completed", at=7.0, by="ann"),
+    r.ForgetRequested(fiber="f", at=7.0),
+)
+
+
+@given(st.lists(st.sampled_from(WAITS), max_size=12))
+def test_waits_fold_in_any_order_and_each_signal_and_answer_is_taken_at_most_once(records: list[r.Record]) -> None:
+    """S6, S14: the fold is total; a checkpoint of it anywhere changes nothing; a wait is open or over, never both."""
+    state = fold(accepted(), claimed(1), started(), *records)
+    fiber = state.fibers["f"]
+    signals = sum(isinstance(record, r.SignalSent) for record in records)
+    heard = sum(not came.timed_out for name, came in fiber.came.items() if name == "go")
+
+    assert heard <= 1 and signals - len(state.signals) >= heard
+    assert all(came.by == "ann" for name, came in fiber.came.items() if name == "sure?" and not came.timed_out)
+    assert fiber.phase is Phase.PARKED or not fiber.woken
+    again = msgspec.json.decode(msgspec.json.encode(state), type=RuntimeState)
+    assert msgspec.json.encode(again) == msgspec.json.encode(state)

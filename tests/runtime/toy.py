@@ -10,8 +10,9 @@ from cairn.clock import Clock, SystemClock
 from cairn.ids import Ids, SystemIds
 from cairn.runtime import records as r
 from cairn.runtime.client import Client
-from cairn.runtime.fiber import Fiber, run_method
+from cairn.runtime.fiber import Fiber
 from cairn.runtime.instance import Instance
+from cairn.runtime.method import run_method
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Store, WorkerRow
@@ -48,6 +49,9 @@ class Toy:
 
     def progress(self, record: r.Record) -> str | None:
         return None
+
+    def declares(self, schedule: str) -> bool:
+        return False
 
     def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
         return None

@@ -72,7 +72,19 @@ def application(directory: Path, pause: float) -> Toy:
         (directory / f"child-{child}").touch()
         await beat(fiber)
 
-    return Toy({method.__name__: method for method in (steps, never, keyed, stash, nap, beat, forked)})
+    async def rings(fiber: Fiber) -> str:
+        try:
+            return await fiber.step("ring", lambda: touch(fiber, "ring"), repeat="never")
+        except StepUnknown:
+            return "unknown"
+
+    async def talks(fiber: Fiber) -> list[Any]:
+        heard = await fiber.wait("go")
+        answer = await fiber.ask("sure?", heard)
+        return [heard, answer.value(), answer.by, await fiber.step("done", lambda: touch(fiber, "done"))]
+
+    found = (steps, never, keyed, stash, nap, beat, forked, rings, talks)
+    return Toy({method.__name__: method for method in found})
 
 
 async def work(directory: Path, settings: WorkerSettings, pause: float) -> None:

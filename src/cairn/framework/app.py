@@ -28,7 +28,9 @@ from cairn.harness.application import AgentApplication
 from cairn.harness.handle import ConversationHandle, check_id
 from cairn.harness.loop import Services
 from cairn.harness.models.protocol import Model
+from cairn.harness.schedules import declare
 from cairn.ids import Ids, SystemIds
+from cairn.runtime.client import Client
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store
 from cairn.runtime.worker import Worker, WorkerSettings
@@ -180,6 +182,7 @@ class App:
                 only=self._only,
             )
             try:
+                await self._declare()
                 await worker.start()
             except BaseException:
                 await self._close()
@@ -188,6 +191,12 @@ class App:
         if self._http is not None:
             self._http.open()
         return self
+
+    async def _declare(self) -> None:
+        """What the agents are told by the clock is scheduled; not by a process that serves only some conversations."""
+        for application in self._applications.values():
+            if application.agent.schedules and self._only is None:
+                await declare(application, Client(self.store, application, clock=self._clock, ids=self._ids))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -260,6 +269,8 @@ class App:
             self._applications = applications
             for name, agent in found.items():
                 applications[name].agent = agent
+            if self._worker is not None:
+                await self._declare()
         self._agents = found
 
     def develop(self) -> None:

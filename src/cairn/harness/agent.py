@@ -30,9 +30,11 @@ from cairn.harness.limits import Limits
 from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
 from cairn.harness.sandbox.protocol import SandboxFactory
+from cairn.harness.schedules import checked_schedules
 from cairn.harness.state import Draft, StateType
 from cairn.harness.tools import Repeat, Tool
 from cairn.harness.turn_view import Rendered, Turn
+from cairn.runtime.schedule import Timing
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -42,7 +44,7 @@ HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
 
 _OPTIONS = (
     "model", "instructions", "tools", "sandbox", "state", "thinking", "limits", "description", "aliases", "max_tokens",
-    "temperature", "model_settings",
+    "temperature", "model_settings", "schedules",
 )  # fmt: skip
 
 
@@ -50,7 +52,8 @@ class Agent(Generic[S]):
     """An agent's definition. Only `name` is needed, and in a folder not even that; everything else has a default.
 
     `instructions` may be a function of the Turn: pure, sync, called at every render. `model` is a spec
-    (`provider:model`) or a Model object. *Raises* UsageError for a mistake in any of it.
+    (`provider:model`) or a Model object. `schedules` (`cron`, `every`, `at`) tell it something by the clock, while an App
+    with it runs anywhere. *Raises* UsageError for a mistake in any of it.
     """
 
     @overload
@@ -70,6 +73,7 @@ class Agent(Generic[S]):
         max_tokens: int | None = None,
         temperature: float | None = None,
         model_settings: Mapping[str, Any] | None = None,
+        schedules: Sequence[Timing] = (),
     ) -> None: ...
 
     @overload
@@ -89,6 +93,7 @@ class Agent(Generic[S]):
         max_tokens: int | None = None,
         temperature: float | None = None,
         model_settings: Mapping[str, Any] | None = None,
+        schedules: Sequence[Timing] = (),
     ) -> None: ...
 
     def __init__(
@@ -107,6 +112,7 @@ class Agent(Generic[S]):
         max_tokens: int | None = None,
         temperature: float | None = None,
         model_settings: Mapping[str, Any] | None = None,
+        schedules: Sequence[Timing] = (),
         **unknown: Any,
     ) -> None:
         self.place = _caller()
@@ -127,6 +133,7 @@ class Agent(Generic[S]):
         self.max_tokens = max_tokens
         self.temperature = temperature
         self.model_settings: dict[str, Any] = dict(model_settings or {})
+        self.schedules = checked_schedules(self, schedules)
         self.prepares: tuple[Callable[[Turn[Any]], None], ...] = ()
         self.message_hooks: tuple[Hook, ...] = ()
         self.stop_hooks: tuple[Hook, ...] = ()

@@ -27,8 +27,9 @@ from cairn.harness.tidying import tidy
 from cairn.harness.tools import Tool
 from cairn.runtime import log
 from cairn.runtime import records as r
-from cairn.runtime.fiber import Fiber, run_method
+from cairn.runtime.fiber import Fiber
 from cairn.runtime.instance import Instance
+from cairn.runtime.method import run_method
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import Durability
 
@@ -81,6 +82,9 @@ class AgentApplication:
 
     def progress(self, record: r.Record) -> str | None:
         return record.submission if isinstance(record, _PROGRESS) else None
+
+    def declares(self, schedule: str) -> bool:
+        return any(each.key == schedule for each in self.agent.schedules)
 
     def refusal(self, state: Conversation, records: Sequence[r.Record]) -> str | None:
         after = state.control.copy()

@@ -22,6 +22,7 @@ from cairn.harness.state import Draft
 from cairn.harness.tools import Tool, ToolResult, encodable, result_of
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
+from cairn.runtime.method import seen
 from cairn.runtime.storage.store import Durability
 
 logger = logging.getLogger("cairn.harness")
@@ -60,6 +61,7 @@ class LiveCall:
         self._progress: str | None = None
         self._shown: dict[tuple[str, str], r.Record] = {}
         self._shower: asyncio.Task[None] | None = None
+        self._showing = asyncio.Lock()
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -142,16 +144,20 @@ class LiveCall:
 
     async def _show(self) -> None:
         while self._progress is not None or self._shown:
-            await self._show_now()
+            # Shielded: what was taken to be shown would be lost with a cancellation before its turn to be written.
+            showing = asyncio.ensure_future(self._show_now())
+            showing.add_done_callback(seen)
+            await asyncio.shield(showing)
             await self._fiber.instance.clock.sleep(PROGRESS_SECONDS)
 
     async def _show_now(self) -> None:
-        records, self._shown = list(self._shown.values()), {}
-        text, self._progress = self._progress, None
-        if text is not None:
-            records.append(h.ToolProgress(call=self._call, text=text))
-        if records:
-            await self._append(records, Durability.DELTA)
+        async with self._showing:
+            records, self._shown = list(self._shown.values()), {}
+            text, self._progress = self._progress, None
+            if text is not None:
+                records.append(h.ToolProgress(call=self._call, text=text))
+            if records:
+                await self._append(records, Durability.DELTA)
 
 
 class Overdue(Exception):

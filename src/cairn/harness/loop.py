@@ -37,8 +37,9 @@ from cairn.harness.submission import CallStatus, Control
 from cairn.harness.tools import Tool
 from cairn.harness.turn import Response, TurnStream, recordable
 from cairn.runtime import records as r
-from cairn.runtime.fiber import Fiber, error_info
+from cairn.runtime.fiber import Fiber
 from cairn.runtime.state import Phase
+from cairn.runtime.step import error_info
 from cairn.runtime.storage.store import Durability
 
 logger = logging.getLogger("cairn.harness")

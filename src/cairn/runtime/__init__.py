@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from cairn.runtime.client import Receipt as Receipt
     from cairn.runtime.client import Settlement as Settlement
     from cairn.runtime.fiber import Fiber as Fiber
+    from cairn.runtime.fiber import Verdict as Verdict
     from cairn.runtime.object import DurableObject as DurableObject
     from cairn.runtime.object import ObjectApplication as ObjectApplication
     from cairn.runtime.owners import OwnerLocks as OwnerLocks
+    from cairn.runtime.records import Retry as Retry
+    from cairn.runtime.schedule import after as after
+    from cairn.runtime.schedule import at as at
+    from cairn.runtime.schedule import cron as cron
+    from cairn.runtime.schedule import every as every
+    from cairn.runtime.step import Try as Try
     from cairn.runtime.storage.sqlite import SqliteStore as SqliteStore
     from cairn.runtime.storage.store import Address as Address
     from cairn.runtime.storage.store import Store as Store
@@ -32,11 +39,18 @@ _HOME = {
     "ObjectApplication": "object",
     "OwnerLocks": "owners",
     "Receipt": "client",
+    "Retry": "records",
     "Settlement": "client",
     "SqliteStore": "storage.sqlite",
     "Store": "storage.store",
+    "Try": "step",
+    "Verdict": "fiber",
     "Worker": "worker",
     "WorkerSettings": "worker",
+    "after": "schedule",
+    "at": "schedule",
+    "cron": "schedule",
+    "every": "schedule",
 }
 
 __all__ = list(_HOME)

@@ -67,6 +67,11 @@ class Application(Protocol):
         A blocked fiber is parked with that error, for people to see, until a process whose code has the name again."""
         return None
 
+    def declares(self, schedule: str) -> bool:
+        """Whether this code still has the schedule of that name, which code declared. One that it has not does not fire here:
+        it waits for a process whose code has it, or for a person who cancels it."""
+        return False
+
     def refusal(self, state: Any, records: Sequence[Record]) -> str | None:
         """Why the owner must not append these now: `apply` would refuse them, and with them the whole log from then on (S14).
 

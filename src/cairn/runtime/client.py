@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import FiberFailed
+from cairn.errors import Conflict, FiberFailed, NotFound
 from cairn.ids import Ids
-from cairn.runtime import log
+from cairn.runtime import log, waits
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
-from cairn.runtime.instance import wake_now
+from cairn.runtime.instance import Fold, wake_now
+from cairn.runtime.schedule import Timing
+from cairn.runtime.schedule_state import ScheduleState
+from cairn.runtime.state import Came, FiberState, WaitState
 from cairn.runtime.storage.store import Address, Admission, Append, Batch, Creation, Store, UidCondition
 
 
@@ -58,6 +61,33 @@ class Settlement:
         return msgspec.json.decode(self.result, type=type)
 
 
+FiberStatus = Literal["accepted", "running", "parked", "settled", "completed", "failed", "aborted", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a fiber asks. Whoever answers names its digest, which says that they read this and nothing else."""
+
+    fiber: str
+    name: str
+    digest: str
+    raw: msgspec.Raw
+    asked_at: float
+    expires_at: float | None
+
+    def value(self, type: Any = Any) -> Any:
+        return msgspec.json.decode(self.raw, type=type)
+
+
+def _is(fiber: FiberState, status: FiberStatus) -> bool:
+    return fiber.dead if status == "dead" else status in (fiber.phase.value, fiber.outcome)
+
+
+def _came(fold: Fold, fiber: str, name: str) -> Came | None:
+    state = fold.runtime.fibers.get(fiber)
+    return state.came.get(name) if state is not None else None
+
+
 class _Settled(msgspec.Struct):
     """As much of any record as tells a settlement from the others, whatever vocabulary they are of."""
 
@@ -92,11 +122,13 @@ class Client:
         *,
         key: str | None = None,
         timeout_seconds: float | None = None,
+        retry: r.Retry | None = None,
         uid: str | UidCondition = UidCondition.ANY,
         also: tuple[r.Record, ...] = (),
         fiber: str | None = None,
     ) -> Receipt:
-        """A fiber that calls `method` is accepted; the instance exists. `also` is recorded in the same batch.
+        """A fiber that calls `method` is accepted; the instance exists. `also` is recorded in the same batch. What the method
+        raises ends it, unless `retry` says to call it again.
 
         *Durable* when it returns (S1). *Idempotent* by `key`: the same key is the same fiber (S6). *Raises* Conflict when the
         key was used with another body, or `uid` does not hold.
@@ -104,7 +136,9 @@ class Client:
         name = fiber if fiber is not None else self.ids.new("fib")
         raw = msgspec.Raw(msgspec.json.encode(arguments))
         at = self.clock.wall()
-        accepted = r.FiberAccepted(fiber=name, method=method, at=at, arguments=raw, key=key, timeout_seconds=timeout_seconds)
+        accepted = r.FiberAccepted(
+            fiber=name, method=method, at=at, arguments=raw, key=key, timeout_seconds=timeout_seconds, retry=retry
+        )
         return await self.admit(id, accepted, digest(method, arguments), uid=uid, also=also)
 
     async def admit(
@@ -133,16 +167,156 @@ class Client:
         it has settled. *Raises* NotFound."""
         return await self.request(id, r.AbortRequested(at=self.clock.wall(), fiber=fiber, reason=reason))
 
-    async def signal(self, id: str, name: str, payload: Any = None, *, fiber: str | None = None) -> int:
-        """The named signal is in the log. *Raises* NotFound."""
+    async def signal(self, id: str, name: str, payload: Any = None, *, fiber: str | None = None, key: str | None = None) -> int:
+        """The named signal is in the log: whoever waits for it, now or later, takes it, once. *Idempotent* by `key`.
+        *Raises* NotFound."""
         raw = msgspec.Raw(msgspec.json.encode(payload))
-        return await self.request(id, r.SignalSent(name=name, at=self.clock.wall(), payload=raw, fiber=fiber))
+        sent = self.ids.new("sig")
+        record = r.SignalSent(name=name, at=self.clock.wall(), payload=raw, fiber=fiber, id=sent)
+        admission = Admission(f"signal:{key}", sent, digest(name, [payload, fiber])) if key is not None else None
+        return await self.request(id, record, admission=admission)
 
-    async def request(self, id: str, *records: r.Record) -> int:
-        """The records, all of the closed list of requests, are in the log of an existing instance, which wakes."""
+    async def cancel(self, id: str, target: str) -> int:
+        """The fiber of that id is to be aborted, the schedule of that name is no more (a run that began goes on). Legal, and
+        without effect, when there is neither. *Raises* NotFound."""
+        return await self.request(id, r.CancelRequested(target=target, at=self.clock.wall()))
+
+    async def forget(self, id: str, fiber: str) -> int:
+        """The fiber's outcome is not remembered any more, or will not be once it has settled; its key stays used."""
+        return await self.request(id, r.ForgetRequested(fiber=fiber, at=self.clock.wall()))
+
+    async def resolve(
+        self, id: str, fiber: str, outcome: r.Outcome = "completed", *, result: Any = None, reason: str = "", by: str = ""
+    ) -> int:
+        """A person gives a fiber its outcome: it settles so, whatever it is at. One that has settled keeps what it settled
+        with (S7); a dead letter is marked as seen to. *Raises* NotFound: no such fiber."""
+        if (await self.fold(id)).runtime.fiber(fiber) is None:
+            raise NotFound(f"{self.address(id)} has no fiber '{fiber}', or has forgotten it")
+        error = (
+            r.ErrorInfo(kind="resolved", message=reason or f"resolved by {by or 'somebody'}")
+            if outcome != "completed"
+            else None
+        )
+        raw = msgspec.Raw(msgspec.json.encode(result))
+        now = self.clock.wall()
+        return await self.request(id, r.ResolveRequested(fiber=fiber, outcome=outcome, at=now, result=raw, error=error, by=by))
+
+    async def answer(self, id: str, fiber: str, name: str, digest: str, answer: Any, *, by: str = "") -> int:
+        """The fiber's question `name` is answered; its digest says which question was read. The first answer counts.
+
+        *Durable* when it returns. *Raises* NotFound: nothing of that name waits; Conflict: it asks something else, it is too
+        late, or somebody was faster.
+        """
+        now = self.clock.wall()
+        wait = self._question(await self.fold(id), fiber, name)
+        if (unfit := waits.unfit(wait, digest, now)) is not None:
+            raise Conflict(f"{self.address(id)}, fiber '{fiber}': {unfit}")
+        raw = msgspec.Raw(msgspec.json.encode(answer))
+        given = r.AnswerGiven(call=name, digest=digest, at=now, answer=raw, by=by, fiber=fiber)
+        ordinal = await self.request(id, given)
+        came = _came(await self.fold(id, ordinal), fiber, name)
+        if came is None or came.ordinal != ordinal:
+            who = f"{came.by or 'somebody'} answered" if came is not None and not came.timed_out else "it ended"
+            raise Conflict(f"{self.address(id)}, fiber '{fiber}': {who} '{name}' first; this answer has no effect")
+        return ordinal
+
+    def _question(self, fold: Fold, fiber: str, name: str) -> WaitState:
+        state = fold.runtime.fibers.get(fiber)
+        wait = state.waits.get(name) if state is not None else None
+        if wait is None:
+            came = _came(fold, fiber, name)
+            if came is not None:
+                raise Conflict(f"'{name}' of fiber '{fiber}' was answered by {came.by or 'somebody'}, or its time is over")
+            raise NotFound(f"{self.address(id=fold.address.id)}: fiber '{fiber}' asks nothing called '{name}'")
+        return wait
+
+    async def questions(self, id: str) -> list[Question]:
+        """What the instance's fibers ask and nobody has answered, oldest first. Empty when there is no such instance."""
+        found = [
+            Question(fiber.id, wait.name, wait.digest, wait.request, wait.since, wait.until)
+            for fiber in (await self.fold(id)).runtime.unsettled()
+            for wait in fiber.waits.values()
+            if wait.on == "answer"
+        ]
+        return sorted(found, key=lambda question: question.asked_at)
+
+    # --- schedules
+
+    async def schedule(
+        self,
+        id: str,
+        timing: Timing,
+        method: str,
+        arguments: Any = None,
+        *,
+        key: str = "",
+        timeout_seconds: float | None = None,
+        declared: bool = False,
+    ) -> str:
+        """`method` is called at these times until the schedule is cancelled; its name, which is `key` if there is one.
+
+        *Durable* when it returns; the instance exists. *Idempotent* by `key`: one for once is scheduled once for as long as the
+        instance lives (another body is a Conflict), one for many times replaces what had that name, if it is another.
+        """
+        now = self.clock.wall()
+        key = key or timing.key
+        name = key or self.ids.new("sch")
+        once = timing.when.seconds is None and not timing.when.cron
+        first = timing.first(now)
+        record = r.ScheduleRequested(
+            name=name,
+            method=method,
+            when=r.When(at=first, tz=timing.when.tz) if once else timing.when,
+            at=now,
+            first=first,
+            arguments=msgspec.Raw(msgspec.json.encode(arguments)),
+            missed=timing.missed,
+            overlap=timing.overlap,
+            retry=timing.retry,
+            timeout_seconds=timeout_seconds,
+            declared=declared,
+        )
+        said = [timing.after_seconds, None if timing.after_seconds is not None else timing.when.at, arguments]
+        admission = Admission(f"schedule:{key}", name, digest(method, said)) if once and key else None
+        address = self.address(id)
+        request = Append(0, self._batch(record), due=(wake_now(now),), admission=admission)
+        await self.store.admit(address, self._creation(address, now, ()), request, UidCondition.ANY)
+        return name
+
+    async def schedules(self, id: str) -> list[ScheduleState]:
+        """What is scheduled, the next first."""
+        return sorted((await self.fold(id)).runtime.schedules.values(), key=lambda schedule: schedule.next)
+
+    # --- looking
+
+    async def fold(self, id: str, at: int | None = None) -> Fold:
+        """What the log says, at its head or at an ordinal; of an instance that does not exist, nothing."""
+        address = self.address(id)
+        row = await self.store.find(address)
+        fold = Fold(self.application, row.n if row is not None else 0, address)
+        if row is not None:
+            await fold.load(self.store, at)
+        return fold
+
+    async def inspect(self, id: str, fiber: str) -> FiberState | None:
+        """How a fiber stands; None when it was never accepted, or is forgotten."""
+        return (await self.fold(id)).runtime.fiber(fiber)
+
+    async def fibers(
+        self, id: str, *, status: FiberStatus | None = None, method: str | None = None, limit: int = 100
+    ) -> list[FiberState]:
+        """The instance's fibers in the order they were accepted, the newest `limit` of them: all, or those of one status (a
+        phase, an outcome, or `dead`: failed because its tries were spent, and nobody has seen to it)."""
+        runtime = (await self.fold(id)).runtime
+        every = (*runtime.settled.values(), *runtime.fibers.values())
+        found = [each for each in every if method in (None, each.method) and (status is None or _is(each, status))]
+        return sorted(found, key=lambda each: each.ordinal)[-limit:]
+
+    async def request(self, id: str, *records: r.Record, admission: Admission | None = None) -> int:
+        """The records, all of the closed list of requests, are in the log of an existing instance, which wakes. The ordinal."""
         assert all(isinstance(record, r.REQUESTS) for record in records), "only requests need no epoch"
         row = await log.locate(self.store, self.address(id))
-        append = Append(row.n, self._batch(*records), due=(wake_now(self.clock.wall()),))
+        append = Append(row.n, self._batch(*records), due=(wake_now(self.clock.wall()),), admission=admission)
         return (await self.store.append(append)).ordinal
 
     async def settled(self, id: str, fiber: str, *, after: int = log.BEGINNING) -> Settlement:

@@ -1,50 +1,63 @@
 """Durable execution: a fiber is work that survives its process.
 
-A fiber's method may be called again from its first line after an interruption; everything between steps may run again,
-so effects belong in steps. A step is identified by its explicit name (there is no counter, so parallel steps cannot
-diverge): once its result is recorded, the record answers.
+A fiber's method may be called again from its first line after an interruption or a park; everything between steps may run
+again, so effects belong in steps. Steps and waits are identified by their explicit names (there is no counter, so parallel
+branches cannot diverge): once their outcome is recorded, the record answers.
 
-Laws. The fiber asks the fold where it is; nothing here remembers across an await what the log does not say. `Parked` and
-`Interrupted` unwind the method and are not errors.
+Laws. The fiber asks the fold where it is; nothing here remembers across an await what the log does not say.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 
-from cairn.errors import Fenced, FiberFailed, NonRetryable, StepNameReused, StepUnknown, StoreError
+from cairn.errors import FiberFailed, StepNameReused, UsageError, WaitExpired
 from cairn.runtime import records as r
+from cairn.runtime.client import Client, Settlement
 from cairn.runtime.instance import Instance
-from cairn.runtime.settings import (
-    CANCEL_GRACE_SECONDS,
-    FIBER_ATTEMPTS_MAX,
-    FIBER_TIMEOUT_SECONDS,
-)
-from cairn.runtime.state import FiberState, Phase, StepState, step_key
-from cairn.runtime.waiting import nap
-
-logger = logging.getLogger("cairn.runtime")
+from cairn.runtime.parking import Parking
+from cairn.runtime.settings import ANSWER_SECONDS, FIBER_NAMES_MAX
+from cairn.runtime.state import Came, FiberState
+from cairn.runtime.step import Step, StepRepeat, Try, run_step
 
 T = TypeVar("T")
-StepRepeat = Literal["safe", "keyed", "never"]
 
 
-class Parked(BaseException):
-    """Unwinds a method that waits: its park is recorded, its task ends. Not an error, and not for user code to catch."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody answered to what a fiber asked."""
+
+    raw: bytes
+    by: str
+    """Who, as whoever let them in says."""
+    at: float
+
+    def value(self, type: Any = Any) -> Any:
+        return msgspec.json.decode(self.raw, type=type)
 
 
-class Interrupted(BaseException):
-    """Unwinds a method whose process is stopping or whose instance was taken over; nothing durable is owed."""
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A step that ran when its process died; what became of it is unknown."""
+
+    name: str
+    repeat: str
+    scope: str = ""
 
 
-def error_info(error: BaseException) -> r.ErrorInfo:
-    kind = type(error).__name__
-    return r.ErrorInfo(kind=kind, message=str(error) or kind, retryable=bool(getattr(error, "retryable", False)))
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `on_fiber_recovered` may return instead of None: the fiber settles so, and its method is not called again."""
+
+    outcome: r.Outcome
+    result: Any = None
+    error: str = ""
 
 
 class Fiber:
@@ -53,6 +66,7 @@ class Fiber:
     def __init__(self, instance: Instance, id: str) -> None:
         self.instance = instance
         self.id = id
+        self.parking = Parking(self)
         self._names: set[tuple[str, str]] = set()
 
     @property
@@ -73,82 +87,142 @@ class Fiber:
         """What `stash` kept last, or None."""
         return msgspec.json.decode(self.state.snapshot)
 
+    @property
+    def interrupted(self) -> tuple[InFlight, ...]:
+        """The steps that were under way when an earlier owner of the instance died: `keyed`, `never` and announced ones."""
+        steps = self.state.steps.items()
+        flying = [(key, step) for key, step in steps if not step.done and (step.started_epoch or 0) < self.instance.epoch]
+        found = []
+        for key, step in flying:
+            scope, _, name = key.partition("\x1f")
+            if step.started_epoch is not None:
+                found.append(InFlight(name, step.repeat, scope))
+        return tuple(found)
+
+    @property
+    def occurrence(self) -> float | None:
+        """The time at which the schedule that started it was due, in wall seconds; None when none did."""
+        return self.state.occurrence
+
     def arguments(self, type: Any = Any) -> Any:
         return msgspec.json.decode(self.state.arguments, type=type)
 
     async def stash(self, value: Any) -> None:
         """The fiber's checkpoint is `value` (JSON). *Durable* when it returns."""
-        await self.instance.append([r.FiberStashed(fiber=self.id, value=msgspec.Raw(msgspec.json.encode(value)))])
+        with self.parking.working():
+            await self.instance.together.append([r.FiberStashed(fiber=self.id, value=msgspec.Raw(msgspec.json.encode(value)))])
 
     async def step(
         self,
         name: str,
-        callback: Callable[[], Awaitable[T] | T],
+        callback: Callable[[], Awaitable[T] | T] | Callable[[Try], Awaitable[T] | T],
         *,
         repeat: StepRepeat = "safe",
         scope: str = "",
         type: Any = Any,
+        retry: r.Retry | None = None,
+        timeout: float | None = None,
+        announce: bool = False,
         also: Callable[[], Sequence[r.Record]] = tuple,
     ) -> T:
         """Run `callback` once and record its result; when the step is known, the record answers instead.
 
         *Durable* when it returns. *Idempotent* by (fiber, scope, name). A `safe` step that was running when its process
         died runs again; a `keyed` or `never` one was preceded by an intent record (S8), and what is known of it then is
-        nothing: `keyed` runs again with the same `key`, `never` raises StepUnknown. `also` gives records that become facts
-        together with the result. *Cancelled*: nothing is recorded.
-        *Raises* what the callback raised (recorded only when it is NonRetryable), StepNameReused, StepUnknown, Fenced.
-        """
-        identity = step_key(scope, name)
-        if ("step", identity) in self._names:
-            raise StepNameReused(
-                f"step '{name}' was used twice in fiber '{self.id}'; name them apart: name=f\"{name}:{{item.id}}\""
-            )
-        self._names.add(("step", identity))
-        known = self.state.steps.get(identity)
-        if known is not None and known.done:
-            return _recorded(name, known, type)  # type: ignore[no-any-return]
-        if repeat != "safe":
-            await self._intend(name, known, repeat, scope)
-        try:
-            result = await self.instance.threads.call_any(callback)
-        except NonRetryable as error:
-            await self.instance.append([r.StepCompleted(fiber=self.id, name=name, scope=scope, error=error_info(error))])
-            raise
-        encoded = msgspec.json.encode(result)
-        completed = r.StepCompleted(fiber=self.id, name=name, scope=scope, result=msgspec.Raw(encoded))
-        await self.instance.append([completed, *also()])
-        return msgspec.json.decode(encoded, type=type)  # type: ignore[no-any-return]
+        nothing: `keyed` runs again with the same `key`, `never` raises StepUnknown. `announce` records that a `safe` step
+        began, for `interrupted`. A callback with a parameter is given a `Try`.
 
-    async def _intend(self, name: str, known: StepState | None, repeat: Literal["keyed", "never"], scope: str) -> None:
-        if known is not None and known.started_epoch is not None and repeat == "never":
-            raise StepUnknown(
-                f"step '{name}' of fiber '{self.id}' was started by a process that died; whether it happened is unknown. "
-                f"Find out, then settle it in code, or declare the step repeat='keyed' or 'safe'"
-            )
-        await self.instance.append(
-            [r.StepStarted(fiber=self.id, name=name, scope=scope, repeat=repeat, epoch=self.instance.epoch)]
-        )
+        A try that raises, or takes longer than `timeout` seconds, is repeated as `retry` says; the wait in between parks.
+        `also` gives records that become facts together with the result. *Cancelled*: nothing is recorded.
+        *Raises* what the callback raised (recorded only when it is NonRetryable), StepFailed, StepNameReused, StepUnknown,
+        TimeoutError, Fenced.
+        """
+        self._take("step", f"{scope}\x1f{name}", name)
+        found = await run_step(self, Step(name, callback, repeat, scope, retry, timeout, announce, also))
+        return msgspec.json.decode(found, type=type)  # type: ignore[no-any-return]
 
     def key(self, name: str, scope: str = "") -> str:
         """The idempotency key of a keyed step: the same at every repeat, different for every other step anywhere."""
         return f"{self.instance.uid}:{self.id}:{scope}:{name}" if scope else f"{self.instance.uid}:{self.id}:{name}"
 
-    async def sleep(self, name: str, seconds: float) -> None:
-        """Return once `seconds` have passed since this sleep was first reached, in whatever process.
+    # --- waiting: *Durable*, *idempotent* by name; the method is unwound, no task and no memory is held, and it is called
+    # again when the wait is over
 
-        *Durable*: it parks — the method is unwound, no task and no memory is held — and is called again when the time has
-        come. *Idempotent* by name.
+    async def sleep(self, name: str, seconds: float) -> None:
+        """Return once `seconds` have passed since this sleep was first reached, in whatever process."""
+        self._take("wait", name, name)
+        if name not in self.state.waited:
+            await self._wait(name, "sleep", self.instance.clock.wall() + seconds)
+
+    async def sleep_until(self, name: str, when: datetime | float) -> None:
+        """Return once the wall clock shows `when` (a datetime with a zone, or seconds since the epoch)."""
+        self._take("wait", name, name)
+        at = when.timestamp() if isinstance(when, datetime) else when
+        if name not in self.state.waited and at > self.instance.clock.wall():
+            await self._wait(name, "sleep", at)
+
+    async def wait(self, event: str, *, timeout: float | None = None, name: str | None = None, type: Any = Any) -> Any:
+        """The payload of the next signal `event` to this fiber, or to any of the instance. One sent before is not lost.
+
+        Each signal is taken once, by the oldest fiber that waits. To wait for one event twice, name the waits apart.
+        *Raises* WaitExpired after `timeout` seconds, here and at every later attempt.
         """
-        if ("sleep", name) in self._names:
-            raise StepNameReused(f"sleep '{name}' was used twice in fiber '{self.id}'; give each its own name")
-        self._names.add(("sleep", name))
-        if name in self.state.waited:
-            return
-        now = self.instance.clock.wall()
-        until = now + seconds
-        parked = r.FiberParked(fiber=self.id, name=name, at=now, until=until)
-        await self.instance.append([parked])
-        raise Parked
+        name = name if name is not None else event
+        self._take("wait", name, name)
+        came = self.state.came.get(name)
+        if came is None:
+            until = None if timeout is None else self.instance.clock.wall() + timeout
+            came = await self._wait(name, "signal", until, event=event)
+        if came.timed_out:
+            raise WaitExpired(f"no signal '{event}' came for fiber '{self.id}' in time")
+        return msgspec.json.decode(came.value, type=type)
+
+    async def ask(self, name: str, question: Any = None, *, expires: float = ANSWER_SECONDS) -> Answer:
+        """What somebody answers to `question` (JSON, shown to them): the first answer to exactly this, by whoever gives it.
+
+        An answer is bound to the name and to the digest of the question. *Raises* WaitExpired after `expires` seconds.
+        """
+        self._take("wait", name, name)
+        came = self.state.came.get(name)
+        if came is None:
+            raw = msgspec.json.encode(question, order="sorted")
+            until = self.instance.clock.wall() + expires
+            came = await self._wait(name, "answer", until, digest=digest_of(raw), request=msgspec.Raw(raw))
+        if came.timed_out:
+            raise WaitExpired(f"nobody answered '{name}' of fiber '{self.id}' in time")
+        return Answer(bytes(came.value), came.by, came.at)
+
+    # --- other fibers of the same instance
+
+    async def start(self, name: str, method: str | Callable[..., Any], *arguments: Any, retry: r.Retry | None = None) -> str:
+        """Another fiber of this instance is accepted; its id. *Durable*. *Idempotent* by `name`, like a step."""
+        key = f"{self.id}:{name}"
+        known = self.instance.runtime.keys.get(key)
+        if known is not None:
+            return known
+        with self.parking.working():
+            called = method if isinstance(method, str) else method.__name__
+            client = client_of(self.instance)
+            return (await client.accept(self.instance.address.id, called, list(arguments), key=key, retry=retry)).fiber
+
+    async def join(self, fiber: str, *, name: str | None = None, type: Any = Any) -> Any:
+        """What another fiber of this instance returned, once it has settled. *Raises* FiberFailed."""
+        name = name if name is not None else f"join {fiber}"
+        self._take("wait", name, name)
+        if fiber not in self.instance.runtime.settled:
+            await self.instance.sync()
+            if fiber in self.instance.runtime.fibers:
+                await self._wait(name, "fiber", None, event=fiber)
+        known = self.instance.runtime.settled.get(fiber)
+        if known is None or known.outcome is None:
+            raise FiberFailed(f"fiber '{fiber}' of {self.instance.address} is not known; it was never accepted, or forgotten")
+        return Settlement(fiber, known.outcome, known.ordinal, known.result, known.error, known.answered_by).value(type)
+
+    async def run(self, name: str, method: str | Callable[..., Any], *arguments: Any, type: Any = Any) -> Any:
+        """Start another fiber and join it. *Raises* FiberFailed."""
+        return await self.join(await self.start(name, method, *arguments), type=type)
+
+    # --- its end
 
     async def settle(
         self,
@@ -156,108 +230,58 @@ class Fiber:
         *,
         result: msgspec.Raw = r.NULL,
         error: r.ErrorInfo | None = None,
+        dead: bool = False,
     ) -> None:
         """The fiber has its one outcome (S7)."""
-        record = r.FiberSettled(fiber=self.id, outcome=outcome, at=self.instance.clock.wall(), result=result, error=error)
-        await self.instance.append([record])
+        at = self.instance.clock.wall()
+        await self.instance.together.append(
+            [r.FiberSettled(fiber=self.id, outcome=outcome, at=at, result=result, error=error, dead=dead)]
+        )
+
+    def _take(self, what: str, identity: str, name: str) -> None:
+        if (what, identity) in self._names:
+            raise StepNameReused(
+                f"{what} '{name}' was used twice in fiber '{self.id}'; name them apart: name=f\"{name}:{{item.id}}\""
+            )
+        state = self.state
+        is_known = identity in state.steps or identity in state.waited or identity in state.waits
+        if not is_known and len(state.steps) + len(state.waited) >= FIBER_NAMES_MAX:
+            raise UsageError(
+                f"fiber '{self.id}' has {FIBER_NAMES_MAX:,} steps and waits, all it may have; go on in another fiber: "
+                f"await fiber.start('next', …)"
+            )
+        self._names.add((what, identity))
+
+    async def _wait(
+        self,
+        name: str,
+        on: r.WaitKind,
+        until: float | None,
+        *,
+        event: str = "",
+        digest: str = "",
+        request: msgspec.Raw = r.NULL,
+    ) -> Came:
+        now = self.instance.clock.wall()
+        waiting = r.FiberWaiting(
+            fiber=self.id, name=name, at=now, on=on, until=until, event=event, digest=digest, request=request
+        )
+        runtime = self.instance.runtime
+        if on == "signal" and any(s.name == event and s.fiber in (None, self.id) for s in runtime.signals):
+            # It is here already: taken without a park, unless another fiber is faster.
+            with self.parking.working():
+                await self.instance.together.append([waiting])
+        if name not in self.state.waited:
+            await self.parking.wait(waiting)
+        return self.state.came.get(name) or Came(now)
 
 
-def _recorded(name: str, step: StepState, type: Any) -> Any:
-    if step.error is not None:
-        raise NonRetryable(step.error.message)
-    return msgspec.json.decode(step.result, type=type)
+def digest_of(question: bytes) -> str:
+    """What an answer has to name, so that it cannot be given to another question."""
+    return f"sha256:{hashlib.sha256(question).hexdigest()}"
 
 
-async def run_method(fiber: Fiber, method: Callable[[], Awaitable[Any]]) -> None:
-    """Run a fiber's method to its end: started, timed, aborted, settled in the log.
-
-    A spent budget settles it as failed (a dead letter) without calling the method again; its timeout counts time under
-    attempts only. An abort cancels the method and settles it as aborted, and never waits behind it.
-    """
-    state, clock = fiber.state, fiber.instance.clock
-    if state.abort is not None:
-        await fiber.settle("aborted", error=r.ErrorInfo(kind="aborted", message=state.abort))
-        return
-    if state.interrupted >= FIBER_ATTEMPTS_MAX:
-        text = f"{state.interrupted} attempts in a row ended with their process and left no new step or stash"
-        await fiber.settle("failed", error=r.ErrorInfo(kind="attempts_exhausted", message=text))
-        return
-    if state.phase is not Phase.RUNNING:
-        await fiber.instance.append([r.FiberStarted(fiber=fiber.id, at=clock.wall())])
-    limit = state.timeout_seconds if state.timeout_seconds is not None else FIBER_TIMEOUT_SECONDS
-    deadline = clock.monotonic() + limit - fiber.state.ran(clock.wall())
-    work = asyncio.ensure_future(method())
-    watch = asyncio.ensure_future(_aborted(fiber, deadline))
-    try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            await _settle_result(fiber, work)
-        else:
-            verdict = watch.result()
-            await _end(work)
-            await _settle_cut(fiber, verdict, limit)
-    except asyncio.CancelledError:
-        await _end(work)
-        raise
-    finally:
-        watch.cancel()
-
-
-async def _aborted(fiber: Fiber, deadline: float) -> str:
-    """Return why the method has to end now: `aborted` or `timeout`."""
-    instance, bell = fiber.instance, asyncio.Event()
-
-    def look() -> None:
-        # Called at every fold: a task that woke for each would cost more than the fold.
-        state = instance.runtime.fibers.get(fiber.id)
-        if state is not None and state.abort is not None:
-            bell.set()
-
-    forget = instance.observe(look)
-    try:
-        look()
-        while not bell.is_set():
-            left = deadline - instance.clock.monotonic()
-            if left <= 0:
-                return "timeout"
-            await nap(bell, left)
-        return "aborted"
-    finally:
-        forget()
-
-
-async def _end(work: asyncio.Future[Any]) -> None:
-    """Cancel the method and give it a moment; one that ignores cancellation is abandoned: what it appends is refused."""
-    work.add_done_callback(seen)
-    if not work.done() and work.cancel() and not (await asyncio.wait({work}, timeout=CANCEL_GRACE_SECONDS))[0]:
-        logger.error("a fiber's method ignores its cancellation and is left behind: %r", work)
-
-
-def seen(work: asyncio.Future[Any]) -> None:
-    """Look at how a task that was cut off ended: what it raised on its way out is nobody's news."""
-    _ = work.cancelled() or work.exception()
-
-
-async def _settle_result(fiber: Fiber, work: asyncio.Future[Any]) -> None:
-    if work.cancelled():
-        raise Interrupted
-    error = work.exception()
-    if fiber.instance.fenced or fiber.state.is_settled or isinstance(error, Parked | Interrupted):
-        return
-    if error is None:
-        encoded = msgspec.json.encode(work.result())
-        await fiber.settle("completed", result=msgspec.Raw(encoded))
-    elif isinstance(error, Exception) and not isinstance(error, Fenced | StoreError):
-        await fiber.settle("failed", error=error_info(error))
-    else:
-        raise error
-
-
-async def _settle_cut(fiber: Fiber, verdict: str, limit: float) -> None:
-    if fiber.state.is_settled:
-        return
-    if verdict == "aborted":
-        await fiber.settle("aborted", error=r.ErrorInfo(kind="aborted", message=fiber.state.abort or "aborted"))
-    else:
-        text = f"ran longer than its {limit:g} s (parked time not counted)"
-        await fiber.settle("failed", error=r.ErrorInfo(kind="timeout", message=text))
+def client_of(instance: Instance) -> Client:
+    """For requests of an instance to itself."""
+    tenant = instance.address.tenant
+    return Client(instance.store, instance.application, clock=instance.clock, ids=instance.ids, tenant=tenant)

@@ -25,6 +25,7 @@ from cairn.runtime.state import RuntimeState
 from cairn.runtime.steady import SteadyClock
 from cairn.runtime.storage.store import Address, Append, Batch, Due, Durability, InstanceRow, Row, Store
 from cairn.runtime.threads import INLINE, Threads
+from cairn.runtime.together import Together
 
 logger = logging.getLogger("cairn.runtime")
 
@@ -172,6 +173,7 @@ class Instance(Fold):
         self.ids = ids
         self.worker = worker
         self.threads = threads
+        self.together = Together(self)
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False

@@ -27,9 +27,12 @@ import msgspec
 
 from cairn.errors import UsageError
 from cairn.runtime import records as r
-from cairn.runtime.client import Client, Receipt
-from cairn.runtime.fiber import Fiber, run_method
+from cairn.runtime.client import Client, FiberStatus, Question, Receipt
+from cairn.runtime.fiber import Fiber, Verdict, client_of
 from cairn.runtime.instance import Instance
+from cairn.runtime.method import run_method
+from cairn.runtime.schedule import Timing
+from cairn.runtime.schedule_state import ScheduleState
 from cairn.runtime.state import FiberState
 
 State = TypeVar("State")
@@ -57,6 +60,51 @@ class DurableObject(Generic[State]):
     @property
     def id(self) -> str:
         return self._instance.address.id
+
+    # --- fibers of this object
+
+    async def start_fiber(
+        self,
+        method: str | Callable[..., Any],
+        *arguments: Any,
+        key: str | None = None,
+        timeout: float | None = None,
+        retry: r.Retry | None = None,
+    ) -> Receipt:
+        """The fiber method will be called with these until it settles. *Durable* (S1); returns at once. *Idempotent* by `key`:
+        whoever may be called again gives one (S6). Inside a fiber, `fiber.start` makes the key."""
+        name = _method_name(method)
+        client, id = client_of(self._instance), self.id
+        return await client.accept(id, name, list(arguments), key=key, timeout_seconds=timeout, retry=retry)
+
+    async def run_fiber(
+        self, method: str | Callable[..., Any], *arguments: Any, key: str | None = None, type: Any = Any
+    ) -> Any:
+        """What the fiber method returned, wherever it ended. *Cancelled*: the fiber goes on. *Raises* FiberFailed."""
+        receipt = await self.start_fiber(method, *arguments, key=key)
+        return await client_of(self._instance).result(receipt, type)
+
+    async def on_fiber_recovered(self, fiber: Fiber) -> Verdict | None:
+        """Called first when a fiber was under way as its process ended, with a deadline and beside everything else.
+
+        None: its method is called again, with `fiber.snapshot` and `fiber.interrupted`. A Verdict: it settles so, and is
+        not called. What this raises ends the fiber as if its method had raised it. Override it to look at the world first.
+        """
+        return None
+
+    async def schedule(
+        self, timing: Timing, method: str | Callable[..., Any], *arguments: Any, key: str = "", timeout: float | None = None
+    ) -> str:
+        """The fiber method will be called at these times; the schedule's name, which is `key` if there is one. As
+        `Client.schedule`: durable, idempotent by `key`, one fiber for each occurrence."""
+        name, client = _method_name(method), client_of(self._instance)
+        return await client.schedule(self.id, timing, name, list(arguments), key=key, timeout_seconds=timeout)
+
+    async def cancel(self, target: str) -> None:
+        """The schedule of that name is no more, or the fiber of that id is to be aborted. *Durable*."""
+        await client_of(self._instance).cancel(self.id, target)
+
+    # --- state
 
     @property
     def state(self) -> State:
@@ -159,6 +207,9 @@ class ObjectApplication:
     def progress(self, record: r.Record) -> str | None:
         return None
 
+    def declares(self, schedule: str) -> bool:
+        return False
+
     def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
         return None
 
@@ -179,9 +230,12 @@ class ObjectApplication:
         return None
 
     async def run(self, fiber: Fiber) -> None:
-        method = getattr(self.cls(fiber.instance), fiber.state.method)
-        arguments = _arguments(fiber.state)
-        await run_method(fiber, lambda: fiber.instance.threads.call_any(partial(method, fiber, *arguments)))
+        object, threads = self.cls(fiber.instance), fiber.instance.threads
+        call = partial(getattr(object, fiber.state.method), fiber, *_arguments(fiber.state))
+        recover = None
+        if self.cls.on_fiber_recovered is not DurableObject.on_fiber_recovered:
+            recover = partial(threads.call_any, partial(object.on_fiber_recovered, fiber))
+        await run_method(fiber, lambda: threads.call_any(call), recover)
 
 
 def _arguments(fiber: FiberState) -> list[Any]:
@@ -203,10 +257,17 @@ class Handle:
         self.client = client
         self.id = id
 
-    async def start(self, method: str | Callable[..., Any], *arguments: Any, key: str | None = None) -> Receipt:
+    async def start(
+        self,
+        method: str | Callable[..., Any],
+        *arguments: Any,
+        key: str | None = None,
+        timeout: float | None = None,
+        retry: r.Retry | None = None,
+    ) -> Receipt:
         """The method will be called with these arguments until it settles. *Durable* (S1); *idempotent* by `key` (S6)."""
-        name = method if isinstance(method, str) else method.__name__
-        return await self.client.accept(self.id, name, list(arguments), key=key)
+        name = _method_name(method)
+        return await self.client.accept(self.id, name, list(arguments), key=key, timeout_seconds=timeout, retry=retry)
 
     async def result(self, receipt: Receipt, type: Any = Any) -> Any:
         """What it returned. *Raises* FiberFailed."""
@@ -214,3 +275,50 @@ class Handle:
 
     async def abort(self, receipt: Receipt, reason: str = "") -> None:
         await self.client.abort(self.id, receipt.fiber, reason=reason)
+
+    async def signal(self, name: str, payload: Any = None, *, fiber: str | None = None, key: str | None = None) -> None:
+        """Whoever waits for the signal, now or later, takes it, once. *Durable*; *idempotent* by `key`. *Raises* NotFound."""
+        await self.client.signal(self.id, name, payload, fiber=fiber, key=key)
+
+    async def questions(self) -> list[Question]:
+        """What its fibers ask and nobody has answered."""
+        return await self.client.questions(self.id)
+
+    async def answer(self, question: Question, answer: Any, *, by: str = "") -> None:
+        """Answer what was read. *Durable*. *Raises* NotFound, Conflict: it is not asked any more, or somebody was faster."""
+        await self.client.answer(self.id, question.fiber, question.name, question.digest, answer, by=by)
+
+    async def schedule(
+        self, timing: Timing, method: str | Callable[..., Any], *arguments: Any, key: str = "", timeout: float | None = None
+    ) -> str:
+        """The method will be called at these times; the schedule's name. See `Client.schedule`."""
+        name = _method_name(method)
+        return await self.client.schedule(self.id, timing, name, list(arguments), key=key, timeout_seconds=timeout)
+
+    async def schedules(self) -> list[ScheduleState]:
+        """What is scheduled, the next first."""
+        return await self.client.schedules(self.id)
+
+    async def fibers(self, *, status: FiberStatus | None = None, limit: int = 100) -> list[FiberState]:
+        """Its fibers, oldest first: all, or those of one status; `dead` are those whose tries were spent."""
+        return await self.client.fibers(self.id, status=status, limit=limit)
+
+    async def inspect(self, fiber: str) -> FiberState | None:
+        """How a fiber stands; None when it was never accepted, or is forgotten."""
+        return await self.client.inspect(self.id, fiber)
+
+    async def cancel(self, target: str) -> None:
+        """The fiber of that id is to be aborted, the schedule of that name is no more. *Raises* NotFound."""
+        await self.client.cancel(self.id, target)
+
+    async def resolve(self, fiber: str, outcome: r.Outcome = "completed", **how: Any) -> None:
+        """Give a fiber its outcome by hand; see `Client.resolve`."""
+        await self.client.resolve(self.id, fiber, outcome, **how)
+
+    async def delete(self, fiber: str) -> None:
+        """The fiber's outcome is not remembered any more, or will not be once it has settled; its key stays used."""
+        await self.client.forget(self.id, fiber)
+
+
+def _method_name(method: str | Callable[..., Any]) -> str:
+    return method if isinstance(method, str) else method.__name__

@@ -31,6 +31,23 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retryable: bool = False
 
 
+class Retry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How often what failed is tried, and how long it waits in between: `first_seconds`, then `factor` times as long each."""
+
+    attempts: int = 5
+    """Tries in all, the first included (Cloudflare's tasks: 5)."""
+    first_seconds: float = 1.0
+    factor: float = 2.0
+    max_seconds: float = 3600.0
+    jitter: float = 0.1
+    """At most this share is added, so that what failed together does not come back together."""
+
+    def wait(self, failed: int, dice: float) -> float:
+        """Seconds to wait after so many failures; `dice` is in [0, 1)."""
+        longest = min(self.first_seconds * self.factor ** min(failed - 1, 64), self.max_seconds)
+        return longest * (1.0 + self.jitter * dice)
+
+
 # --- the instance's life -------------------------------------------------------------------------------------------
 
 
@@ -84,6 +101,11 @@ class FiberAccepted(Record, frozen=True, tag="fiber.accepted"):
     timeout_seconds: float | None = None
     trace: dict[str, str] = {}
     """W3C trace context (`traceparent`, `tracestate`) of whoever asked: the parent of its spans."""
+    retry: Retry | None = None
+    """What happens when the method raises: None, it has failed; else it is called again, later."""
+    schedule: str | None = None
+    """The schedule whose occurrence this is. Then it is no request: its owner appends it, with `schedule.fired`."""
+    occurrence: float | None = None
 
 
 class FiberStarted(Record, frozen=True, tag="fiber.started"):
@@ -101,11 +123,13 @@ class FiberStashed(Record, frozen=True, tag="fiber.stashed"):
 
 
 class StepStarted(Record, frozen=True, tag="fiber.step.started"):
-    """Intent of a `keyed` or `never` step, durable before its callback runs (S8). `scope` is a tool call id or empty."""
+    """Intent of a `keyed` or `never` step, durable before its callback runs (S8). `scope` is a tool call id or empty.
+
+    Of a `safe` step it is only news: which of them ran when the process died."""
 
     fiber: str
     name: str
-    repeat: Literal["keyed", "never"]
+    repeat: Literal["keyed", "never", "safe"]
     epoch: int
     scope: str = ""
 
@@ -120,6 +144,53 @@ class StepCompleted(Record, frozen=True, tag="fiber.step.completed"):
     error: ErrorInfo | None = None
 
 
+class StepTried(Record, frozen=True, tag="fiber.step.tried"):
+    """A try of a step failed; `until` the next one may begin. The wait is one of the fiber's waits."""
+
+    fiber: str
+    name: str
+    at: float
+    until: float
+    error: ErrorInfo
+    scope: str = ""
+
+
+class FiberRetried(Record, frozen=True, tag="fiber.retried"):
+    """The method raised and is called again at `until`, with the steps it has done; until then the fiber is parked."""
+
+    fiber: str
+    at: float
+    until: float
+    error: ErrorInfo
+
+
+WaitKind = Literal["sleep", "signal", "answer", "fiber", "retry"]
+
+
+class FiberWaiting(Record, frozen=True, tag="fiber.waiting"):
+    """A wait has begun. What it waits for may be on the log already: then it is over with this record."""
+
+    fiber: str
+    name: str
+    at: float
+    on: WaitKind = "sleep"
+    until: float | None = None
+    event: str = ""
+    """The signal's name, or the other fiber's id."""
+    digest: str = ""
+    """Of what is asked, when it waits for an answer."""
+    request: msgspec.Raw = NULL
+    """What is asked, for whoever is to answer."""
+
+
+class FiberWaited(Record, frozen=True, tag="fiber.waited"):
+    """The wait's time has come while the method went on beside it. No news when something else had ended it before."""
+
+    fiber: str
+    name: str
+    at: float
+
+
 class FiberParked(Record, frozen=True, tag="fiber.parked"):
     """The fiber waits for `until` (or for ever, None) and holds no task. `name` identifies what it waits for.
 
@@ -131,6 +202,8 @@ class FiberParked(Record, frozen=True, tag="fiber.parked"):
     at: float
     until: float | None = None
     error: ErrorInfo | None = None
+    waits: tuple[str, ...] = ()
+    """The waits that its method stands at; others are forgotten. Empty: a sleep called `name`."""
 
 
 class FiberSettled(Record, frozen=True, tag="fiber.settled"):
@@ -142,6 +215,8 @@ class FiberSettled(Record, frozen=True, tag="fiber.settled"):
     result: msgspec.Raw = NULL
     error: ErrorInfo | None = None
     answered_by: str | None = None
+    dead: bool = False
+    """A dead letter: it failed because its tries were spent. Kept until somebody looks at it."""
 
 
 # --- requests: appended without ownership, each idempotent by its own key -------------------------------------------
@@ -162,6 +237,7 @@ class SignalSent(Record, frozen=True, tag="signal.sent"):
     at: float
     payload: msgspec.Raw = NULL
     fiber: str | None = None
+    id: str = ""
 
 
 class CancelRequested(Record, frozen=True, tag="cancel.requested"):
@@ -179,12 +255,78 @@ class AnswerGiven(Record, frozen=True, tag="answer.given"):
     at: float
     answer: msgspec.Raw
     by: str = ""
+    fiber: str | None = None
+    """For a fiber that asked: `call` is the name it asked under."""
+
+
+class ResolveRequested(Record, frozen=True, tag="resolve.requested"):
+    """A person gives a fiber its outcome. To one that is settled already it is a note: this dead letter was seen to."""
+
+    fiber: str
+    outcome: Outcome
+    at: float
+    result: msgspec.Raw = NULL
+    error: ErrorInfo | None = None
+    by: str = ""
+
+
+class ForgetRequested(Record, frozen=True, tag="forget.requested"):
+    """The fiber's outcome need not be remembered: the fold drops it, now or as soon as it has settled."""
+
+    fiber: str
+    at: float
 
 
 class DestroyRequested(Record, frozen=True, tag="destroy.requested"):
     """Delete this instance."""
 
     at: float
+
+
+# --- schedules -----------------------------------------------------------------------------------------------------
+
+
+class When(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When something is to happen: once at `at`, every `seconds` from there on, or as `cron` says in the zone `tz`."""
+
+    at: float | None = None
+    seconds: float | None = None
+    cron: str = ""
+    tz: str = ""
+
+
+Missed = Literal["once", "each", "skip"]
+
+
+class ScheduleRequested(Record, frozen=True, tag="schedule.requested"):
+    """A request: from now on `method` is called at these times. Replaces what had that name; the same again is no news."""
+
+    name: str
+    method: str
+    when: When
+    at: float
+    first: float
+    """The first occurrence, in wall seconds."""
+    arguments: msgspec.Raw = NULL
+    missed: Missed = "once"
+    overlap: bool = False
+    retry: Retry | None = None
+    timeout_seconds: float | None = None
+    declared: bool = False
+    """By the code that defines the kind of instance, which takes it back when it is not defined any more."""
+
+
+class ScheduleFired(Record, frozen=True, tag="schedule.fired"):
+    """The occurrence at `occurrence` is due: its fiber is accepted in this batch, or it was missed for good (`fiber` None)."""
+
+    name: str
+    at: float
+    of: int
+    """The ordinal of the request that made the schedule."""
+    occurrence: float
+    fiber: str | None
+    next: float | None = None
+    """The occurrence after it; None: there is none, and the schedule has ended."""
 
 
 # --- state ---------------------------------------------------------------------------------------------------------
@@ -205,6 +347,9 @@ REQUESTS: tuple[type[Record], ...] = (
     SignalSent,
     CancelRequested,
     AnswerGiven,
+    ResolveRequested,
+    ForgetRequested,
+    ScheduleRequested,
     DestroyRequested,
 )
 
@@ -216,9 +361,14 @@ RUNTIME: tuple[type[Record], ...] = (
     FiberStarted,
     FiberStashed,
     StepStarted,
+    StepTried,
     StepCompleted,
+    FiberRetried,
+    FiberWaiting,
+    FiberWaited,
     FiberParked,
     FiberSettled,
+    ScheduleFired,
     StateChanged,
     *REQUESTS,
 )

@@ -179,7 +179,7 @@ class Residents:
             return None
         instance = Instance(self._store, self._clock, self._ids, application, row, self._worker, self._threads)
         await instance.load(self._store)
-        if waits_for_code(instance.runtime, application):
+        if waits_for_code(instance.runtime, application, self._clock.wall()):
             self._wait_for_code(due, instance)
             return None
         return instance
@@ -187,7 +187,7 @@ class Residents:
     def _wait_for_code(self, due: DueRow, instance: Instance) -> None:
         """Leave it unclaimed: a claim a minute would fill its log. A process with other code looks for itself."""
         now = self._clock.wall()
-        later = next_wake(instance.runtime, serial=instance.application.serial, after=now)
+        later = next_wake(instance.runtime, instance.application, after=now)
         wait = BLOCKED_RECHECK_SECONDS if later is None else min(BLOCKED_RECHECK_SECONDS, later - now)
         what = "; ".join(fiber.blocked.message for fiber in instance.runtime.unsettled() if fiber.blocked is not None)
         self.troubles.waits(due.n, what, self._clock.monotonic() + wait, due.due_at)

@@ -15,15 +15,22 @@ from enum import Enum, auto
 
 from cairn.errors import Fenced, StoreError
 from cairn.runtime import records as r
-from cairn.runtime.fiber import Fiber, Interrupted, Parked, error_info, seen
+from cairn.runtime.fiber import Fiber
 from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
-from cairn.runtime.ready import candidates, ready_at
+from cairn.runtime.method import Interrupted, seen
+from cairn.runtime.ready import candidates, due_schedules, next_occurrence, ready_at
+from cairn.runtime.schedule import fire
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
 from cairn.runtime.state import FiberState, Phase, backoff_seconds
+from cairn.runtime.step import error_info
 from cairn.runtime.storage.store import Due
 from cairn.runtime.waiting import nap
 
 logger = logging.getLogger("cairn.runtime")
+
+
+#: Occurrences dealt with before fibers are looked at again: a schedule that catches up on a year must not starve the others.
+FIRINGS_MAX = 100
 
 
 class _End(Enum):
@@ -56,6 +63,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[tuple[str, int], float] = {}
         self._bell = asyncio.Event()
+        self._seen = -1
         self._stopping = False
         self._tidying: asyncio.Task[None] | None = None
 
@@ -72,7 +80,7 @@ class Runner:
         """
         watcher = asyncio.create_task(self.instance.watch())
         watcher.add_done_callback(self._ring)
-        forget = self.instance.observe(self._bell.set)
+        forget = self.instance.observe(self._look)
         try:
             while not await self._once(watcher):
                 pass
@@ -108,6 +116,7 @@ class Runner:
         idle_since = clock.monotonic()
         while not self.instance.fenced:
             self._bell.clear()
+            self._seen = self.instance.runtime.moves
             self.is_quiet = False
             if self._stopping:
                 return _End.STOPPED
@@ -115,7 +124,8 @@ class Runner:
                 watcher.result()
             if not self._reap():
                 return _End.LOST
-            wait = self._start_ready()
+            occurs = await self._fire()
+            wait = _sooner(self._start_ready(), occurs)
             if not self._tasks:
                 quiet = clock.monotonic() - idle_since
                 if quiet >= self.idle_seconds:
@@ -127,6 +137,11 @@ class Runner:
             if self._tasks:
                 idle_since = clock.monotonic()
         return _End.FENCED
+
+    def _look(self) -> None:
+        """Called at every fold and fence: most of them are steps, after which there is nothing else to start."""
+        if self.instance.fenced or self.instance.runtime.moves != self._seen:
+            self._bell.set()
 
     def _ring(self, _: asyncio.Future[None]) -> None:
         self._bell.set()
@@ -173,6 +188,19 @@ class Runner:
                 next_in = wait if next_in is None else min(next_in, wait)
         return next_in
 
+    async def _fire(self) -> float | None:
+        """Every occurrence that is due has its fiber, or was missed for good; return in how many seconds the next one is."""
+        instance, wall = self.instance, self.instance.clock.machine.wall
+        runtime = instance.runtime
+        for _ in range(FIRINGS_MAX):
+            due = due_schedules(runtime, instance.application, wall())
+            if not due:
+                break
+            batch = fire(due[0], instance.uid, wall(), knows=lambda id: runtime.fiber(id) is not None)
+            await instance.append(batch)
+        upcoming = next_occurrence(runtime, instance.application)
+        return max(0.0, upcoming - wall()) if upcoming is not None else None
+
     def _ready_in(self, fiber: FiberState) -> float | None:
         """Seconds until the fiber may run; None: not before something else happens.
 
@@ -192,10 +220,11 @@ class Runner:
         """When the hibernating instance has to be owned again."""
         waits = [self._ready_in(fiber) if fiber.blocked is None else 0.0 for fiber in self._candidates()]
         soonest = min((wait for wait in waits if wait is not None), default=None)
-        if soonest is None:
-            return Due(WAKE, None)
-        now = self.instance.clock.wall()
-        return wake_at(now + soonest) if soonest > 0 else wake_now(now)
+        occurs, now = next_occurrence(self.instance.runtime, self.instance.application), self.instance.clock.wall()
+        if soonest is not None and soonest <= 0:
+            return wake_now(now)
+        at = _sooner(now + soonest if soonest is not None else None, occurs)
+        return Due(WAKE, None) if at is None else wake_at(at)
 
     def _blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         return self.instance.application.blocked(fiber)
@@ -206,7 +235,7 @@ class Runner:
                 await self._park_blocked(fiber, reason)
             else:
                 await self.instance.application.run(fiber)
-        except (Parked, Interrupted, Fenced):
+        except (Interrupted, Fenced):
             return
         except Exception as error:
             if self.instance.fenced or fiber.state.is_settled:
@@ -249,3 +278,7 @@ class Runner:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=2 * CANCEL_GRACE_SECONDS)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)

@@ -57,3 +57,21 @@ COLLECT_GRACE_SECONDS = 3600.0
 #: Seconds an owner goes on asking a store that is busy or full to take its append, and the pause between two tries.
 APPEND_RETRY_SECONDS = 60.0
 APPEND_RETRY_WAIT_SECONDS = 0.5
+
+#: Steps and waits of one fiber: all of them are in every checkpoint of its instance (Cloudflare's tasks: 10,000).
+FIBER_NAMES_MAX = 10_000
+#: Seconds a method that waits is given to begin its parallel branches before it is parked with all of them.
+PARK_GRACE_SECONDS = 0.001
+#: Seconds `on_fiber_recovered` may take; then the method is called again as if there were no such hook (Cloudflare: 10).
+RECOVERY_SECONDS = 10.0
+#: Seconds a question waits for its answer unless it says otherwise: a week, holidays included.
+ANSWER_SECONDS = 7 * 86_400.0
+#: Signals an instance keeps for whoever will wait for them; the oldest go first. They are part of every checkpoint.
+SIGNALS_KEPT_MAX = 10_000
+#: Settled fibers of one schedule that are remembered, and dead letters: enough to look back, small enough for the fold.
+SCHEDULE_SETTLED_KEPT = 20
+SCHEDULE_DEAD_KEPT = 100
+#: Seconds after its time at which an occurrence counts as missed for a schedule that skips missed ones.
+SCHEDULE_LATE_SECONDS = 60.0
+#: The shortest interval of a schedule, in seconds: below, it is a loop, and its log would be nothing but firings.
+SCHEDULE_SECONDS_MIN = 1.0

@@ -6,7 +6,7 @@ result is the same, because the owner may have decided before it saw the request
 
 The life of a fiber:
 
-    accepted ──started──▶ running ──parked──▶ parked ──started──▶ running ──settled──▶ settled
+    accepted ──started──▶ running ──parked, retried──▶ parked ──started──▶ running ──settled──▶ settled
                              │  claimed: one more attempt (nothing in between was progress: one nearer the budget)
                              │  released, then claimed: goes on, no attempt counted
     accepted, running and parked may settle (an abort, a spent budget, another fiber's answer)
@@ -15,91 +15,23 @@ The life of a fiber:
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.runtime import records as r
-from cairn.runtime.settings import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
-
-
-def backoff_seconds(interrupted: int) -> float:
-    """How long to wait before the next attempt after that many interruptions in a row: 0, 1, 2, 4, … seconds.
-
-    The first is free, because most kills are deployments; a process-killing input meets the doubling.
-    """
-    if interrupted <= 1:
-        return 0.0
-    return min(BACKOFF_BASE_SECONDS * 2.0 ** (interrupted - 2), BACKOFF_MAX_SECONDS)
-
-
-class Phase(Enum):
-    ACCEPTED = "accepted"
-    RUNNING = "running"
-    PARKED = "parked"
-    SETTLED = "settled"
-
-
-class StepState(msgspec.Struct, omit_defaults=True):
-    """A step the log knows: started (intent only) or completed."""
-
-    started_epoch: int | None = None
-    repeat: str = "safe"
-    done: bool = False
-    result: msgspec.Raw = r.NULL
-    error: r.ErrorInfo | None = None
-
-
-class FiberState(msgspec.Struct, omit_defaults=True):
-    id: str
-    method: str
-    accepted_at: float
-    ordinal: int
-    """Of its admission: fibers start in this order (S11)."""
-    arguments: msgspec.Raw = r.NULL
-    key: str | None = None
-    timeout_seconds: float | None = None
-    phase: Phase = Phase.ACCEPTED
-    attempt: int = 0
-    """How often it was started or taken up again after an interruption; 1 during the first try."""
-    interrupted: int = 0
-    """Attempts in a row that ended with their process and left no new durable fact: what the budget counts."""
-    interrupted_at: float = 0.0
-    """When the last of them was noticed: the wait before the next attempt begins here."""
-    resumed_at: float = 0.0
-    """When the present attempt began."""
-    last_seen: float = 0.0
-    ran_seconds: float = 0.0
-    """Time under earlier attempts; parked time and downtime are not in it."""
-    snapshot: msgspec.Raw = r.NULL
-    """What was stashed last. Not `Raw | None`: msgspec would decode only null into that."""
-    steps: dict[str, StepState] = {}
-    parked_for: str | None = None
-    parked_until: float | None = None
-    blocked: r.ErrorInfo | None = None
-    """Why it is parked for want of code; None when it is not."""
-    waited: dict[str, float] = {}
-    """Parks that are over, by name."""
-    abort: str | None = None
-    """Why it is to be aborted; None when it is not."""
-    outcome: r.Outcome | None = None
-    result: msgspec.Raw = r.NULL
-    error: r.ErrorInfo | None = None
-    answered_by: str | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        return self.phase is Phase.SETTLED
-
-    def ran(self, now: float) -> float:
-        """Seconds under attempts so far."""
-        return self.ran_seconds + (max(0.0, now - self.resumed_at) if self.phase is Phase.RUNNING else 0.0)
-
-
-def step_key(scope: str, name: str) -> str:
-    return f"{scope}\x1f{name}"
+from cairn.runtime import schedule_state, waits
+from cairn.runtime.fiber_state import Came as Came
+from cairn.runtime.fiber_state import FiberState as FiberState
+from cairn.runtime.fiber_state import Phase as Phase
+from cairn.runtime.fiber_state import Resolution, retry_name
+from cairn.runtime.fiber_state import StepState as StepState
+from cairn.runtime.fiber_state import WaitState as WaitState
+from cairn.runtime.fiber_state import backoff_seconds as backoff_seconds
+from cairn.runtime.fiber_state import step_key as step_key
+from cairn.runtime.schedule_state import ScheduleState
+from cairn.runtime.waits import Signal
 
 
 class RuntimeState(msgspec.Struct, omit_defaults=True):
@@ -119,6 +51,13 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
     settled: dict[str, FiberState] = {}
     """Settled ones, reduced to their outcome."""
     keys: dict[str, str] = {}
+    signals: list[Signal] = []
+    """Sent, and taken by nobody yet, in order."""
+    joins: dict[str, list[str]] = {}
+    """Which fibers wait for a fiber, by that one's id."""
+    schedules: dict[str, ScheduleState] = {}
+    moves: int = 0
+    """How many records changed what there is to do: who looks for work need not look after the others."""
 
     def fiber(self, id: str) -> FiberState | None:
         return self.fibers.get(id) or self.settled.get(id)
@@ -132,6 +71,8 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
         handler = _HANDLERS.get(type(record))
         if handler is not None:
             handler(self, record, ordinal)
+            if type(record) not in _OF_WORK:
+                self.moves += 1
 
     def refusal(self, record: r.Record) -> str | None:
         """Why an owner must not append this record now: the log would be one that no fold accepts (S7, S14)."""
@@ -171,8 +112,10 @@ def _created(state: RuntimeState, record: r.InstanceCreated, ordinal: int) -> No
 
 
 def _forked(state: RuntimeState, record: r.InstanceForked, ordinal: int) -> None:
-    """Nobody owns it yet. What is unsettled is so until the same batch settles it; no request of the source's reaches it."""
+    """Nobody owns it yet. What is unsettled is so until the same batch settles it; no request and no schedule of the source's
+    reaches it."""
     state.kind, state.id, state.uid, state.keys = record.kind, record.id, record.uid, {}
+    state.signals, state.schedules = [], {}
     state.released, state.crashed, state.destroy = True, False, False
 
 
@@ -211,7 +154,7 @@ def _released(state: RuntimeState, record: r.InstanceReleased, ordinal: int) -> 
 def _accepted(state: RuntimeState, record: r.FiberAccepted, ordinal: int) -> None:
     if state.fiber(record.fiber) is not None:
         raise StoreCorrupt(f"fiber '{record.fiber}' of {state.kind}/{state.id} was accepted twice (S6)")
-    state.fibers[record.fiber] = FiberState(
+    fiber = state.fibers[record.fiber] = FiberState(
         id=record.fiber,
         method=record.method,
         accepted_at=record.at,
@@ -219,18 +162,27 @@ def _accepted(state: RuntimeState, record: r.FiberAccepted, ordinal: int) -> Non
         arguments=record.arguments.copy(),
         key=record.key,
         timeout_seconds=record.timeout_seconds,
+        retry=record.retry,
+        schedule=record.schedule,
+        occurrence=record.occurrence,
     )
+    if record.schedule is not None:
+        schedule_state.accepted(state, fiber)
     if record.key is not None:
         state.keys[record.key] = record.fiber
 
 
 def _started(state: RuntimeState, record: r.FiberStarted, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
-    if fiber.phase is Phase.PARKED and fiber.parked_for is not None:
-        fiber.waited[fiber.parked_for] = record.at
+    if fiber.phase is Phase.PARKED:
+        waits.due(fiber, record.at)
+        ended = fiber.waits.get(fiber.parked_for or "") if not fiber.woken else None
+        if ended is not None:  # nothing is over: a clock was set back after somebody saw that its time had come
+            waits.end(fiber, ended, Came(at=record.at, timed_out=True))
     if fiber.phase is Phase.ACCEPTED:
         fiber.attempt = 1
     fiber.phase, fiber.parked_for, fiber.parked_until, fiber.blocked = Phase.RUNNING, None, None, None
+    fiber.woken = False
     fiber.resumed_at = fiber.last_seen = record.at
 
 
@@ -242,7 +194,16 @@ def _stashed(state: RuntimeState, record: r.FiberStashed, ordinal: int) -> None:
 
 def _step_started(state: RuntimeState, record: r.StepStarted, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
-    fiber.steps[step_key(record.scope, record.name)] = StepState(started_epoch=record.epoch, repeat=record.repeat)
+    step = fiber.steps.setdefault(step_key(record.scope, record.name), StepState())
+    step.started_epoch, step.repeat = record.epoch, record.repeat
+
+
+def _step_tried(state: RuntimeState, record: r.StepTried, ordinal: int) -> None:
+    fiber = _live(state, record.fiber, record)
+    step = fiber.steps.setdefault(step_key(record.scope, record.name), StepState())
+    step.tries, step.error, step.started_epoch = step.tries + 1, record.error, None
+    waits.begin(state, fiber, WaitState(retry_name(record.scope, record.name), "retry", record.until, since=record.at))
+    fiber.interrupted = 0
 
 
 def _step_completed(state: RuntimeState, record: r.StepCompleted, ordinal: int) -> None:
@@ -254,32 +215,73 @@ def _step_completed(state: RuntimeState, record: r.StepCompleted, ordinal: int) 
     fiber.interrupted = 0
 
 
+def _waiting(state: RuntimeState, record: r.FiberWaiting, ordinal: int) -> None:
+    fiber = _live(state, record.fiber, record)
+    request = record.request.copy()
+    wait = WaitState(record.name, record.on, record.until, record.event, record.digest, request, record.at)
+    waits.begin(state, fiber, wait)
+    fiber.interrupted = 0
+
+
+def _waited(state: RuntimeState, record: r.FiberWaited, ordinal: int) -> None:
+    fiber = _live(state, record.fiber, record)
+    if record.name in fiber.waits:
+        waits.end(fiber, fiber.waits[record.name], Came(at=record.at, timed_out=True))
+    fiber.interrupted = 0
+
+
 def _parked(state: RuntimeState, record: r.FiberParked, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
     fiber.ran_seconds = fiber.ran(record.at)
     fiber.interrupted = 0
     fiber.blocked = record.error
-    if record.error is not None and fiber.phase is Phase.PARKED:
-        return  # what it waited for is over or not as before: the method, once it is back, goes on behind that wait
+    if record.error is not None:
+        if fiber.phase is Phase.PARKED:
+            return  # what it waited for is over or not as before: the method, once it is back, goes on behind that wait
+    elif record.waits:
+        fiber.waits = {name: fiber.waits[name] for name in record.waits if name in fiber.waits}
+        fiber.woken = len(fiber.waits) < len(record.waits)
+    else:
+        fiber.waits = {record.name: WaitState(record.name, until=record.until, since=record.at)}
     fiber.phase, fiber.parked_for, fiber.parked_until = Phase.PARKED, record.name, record.until
+
+
+def _retried(state: RuntimeState, record: r.FiberRetried, ordinal: int) -> None:
+    fiber = _live(state, record.fiber, record)
+    fiber.ran_seconds = fiber.ran(record.at)
+    fiber.interrupted = 0
+    fiber.tries, fiber.error = fiber.tries + 1, record.error
+    fiber.waits = {"retry": WaitState("retry", "retry", record.until, since=record.at)}
+    fiber.phase, fiber.parked_for, fiber.parked_until = Phase.PARKED, "retry", record.until
 
 
 def _settled(state: RuntimeState, record: r.FiberSettled, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
     del state.fibers[record.fiber]
-    state.settled[record.fiber] = FiberState(
+    done = FiberState(
         id=fiber.id,
         method=fiber.method,
         accepted_at=fiber.accepted_at,
         ordinal=fiber.ordinal,
         key=fiber.key,
+        schedule=fiber.schedule,
+        occurrence=fiber.occurrence,
         phase=Phase.SETTLED,
         attempt=fiber.attempt,
+        tries=fiber.tries,
         outcome=record.outcome,
         result=record.result.copy(),
         error=record.error,
         answered_by=record.answered_by,
+        settled_at=record.at,
+        dead=record.dead,
+        resolved_by=fiber.resolution.by if fiber.resolution is not None else None,
     )
+    if not fiber.forget:
+        state.settled[record.fiber] = done
+    waits.settled(state, fiber, record.at)
+    if fiber.schedule is not None:
+        schedule_state.settled(state, done)
 
 
 def _abort(state: RuntimeState, record: r.AbortRequested, ordinal: int) -> None:
@@ -294,13 +296,48 @@ def _cancel(state: RuntimeState, record: r.CancelRequested, ordinal: int) -> Non
     fiber = state.fibers.get(record.target)
     if fiber is not None and fiber.abort is None:
         fiber.abort = "cancelled"
+    state.schedules.pop(record.target, None)
+
+
+def _signal(state: RuntimeState, record: r.SignalSent, ordinal: int) -> None:
+    waits.signal_sent(state, record)
+
+
+def _resolve(state: RuntimeState, record: r.ResolveRequested, ordinal: int) -> None:
+    """The first word counts: one that is to be aborted is, and one that has settled keeps its outcome (S7)."""
+    fiber, known = state.fibers.get(record.fiber), state.settled.get(record.fiber)
+    if fiber is not None and fiber.abort is None:
+        fiber.resolution = Resolution(record.outcome, record.result.copy(), record.error, record.by)
+        fiber.abort = f"resolved as {record.outcome} by {record.by or 'somebody'}"
+    elif known is not None and known.dead:
+        known.dead, known.resolved_by = False, record.by
+
+
+def _forget(state: RuntimeState, record: r.ForgetRequested, ordinal: int) -> None:
+    state.settled.pop(record.fiber, None)
+    if record.fiber in state.fibers:
+        state.fibers[record.fiber].forget = True
 
 
 def _destroy(state: RuntimeState, record: r.DestroyRequested, ordinal: int) -> None:
     state.destroy = True
 
 
-_OF_LIVE_FIBERS = (r.FiberStarted, r.FiberStashed, r.StepStarted, r.StepCompleted, r.FiberParked, r.FiberSettled)
+_OF_LIVE_FIBERS = (
+    r.FiberStarted,
+    r.FiberStashed,
+    r.StepStarted,
+    r.StepTried,
+    r.StepCompleted,
+    r.FiberRetried,
+    r.FiberWaiting,
+    r.FiberWaited,
+    r.FiberParked,
+    r.FiberSettled,
+)
+
+#: What a running method records on its way: it changes nothing of who may run.
+_OF_WORK = frozenset({r.FiberStashed, r.StepStarted, r.StepCompleted, r.FiberWaiting, r.FiberWaited})
 
 _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.InstanceCreated: _created,
@@ -311,10 +348,20 @@ _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.FiberStarted: _started,
     r.FiberStashed: _stashed,
     r.StepStarted: _step_started,
+    r.StepTried: _step_tried,
     r.StepCompleted: _step_completed,
+    r.FiberRetried: _retried,
+    r.FiberWaiting: _waiting,
+    r.FiberWaited: _waited,
     r.FiberParked: _parked,
     r.FiberSettled: _settled,
     r.AbortRequested: _abort,
     r.CancelRequested: _cancel,
+    r.SignalSent: _signal,
+    r.AnswerGiven: waits.answer_given,
+    r.ResolveRequested: _resolve,
+    r.ForgetRequested: _forget,
+    r.ScheduleRequested: schedule_state.requested,
+    r.ScheduleFired: schedule_state.fired,
     r.DestroyRequested: _destroy,
 }

@@ -16,6 +16,11 @@ class SteadyClock:
         self._clock = clock
         self.set()
 
+    @property
+    def machine(self) -> Clock:
+        """The clock underneath, which may jump: schedules are about the time people see."""
+        return self._clock
+
     def set(self) -> None:
         """Agree with the machine's wall clock again."""
         self._offset = self._clock.wall() - self._clock.monotonic()
