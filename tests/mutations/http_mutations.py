@@ -1,6 +1,6 @@
 """The sentences that keep what clients of the HTTP part rely on, and what each becomes when it is broken. See run.py.
 
-What keeps people out at the edge of the server has its own list, `tests/security/edge_mutations.py`.
+What keeps people out at the edge of the server has its own list, `edge_mutations.py`.
 """
 
 from __future__ import annotations

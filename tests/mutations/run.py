@@ -153,10 +153,10 @@ def demand_green(mutations: Iterable[Mutation], place: Nursery | None = None) ->
 def main() -> int:
     """Run what the command line asks for; the exit status is the number of mutations not caught."""
     sys.path.insert(0, str(ROOT))
+    from tests.mutations.edge_mutations import MUTATIONS as OF_THE_EDGE
     from tests.mutations.http_mutations import MUTATIONS as OF_HTTP
     from tests.mutations.mutations import MUTATIONS
     from tests.mutations.nursery import nursery
-    from tests.security.edge_mutations import MUTATIONS as OF_THE_EDGE
 
     every = [*MUTATIONS, *OF_HTTP, *OF_THE_EDGE]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

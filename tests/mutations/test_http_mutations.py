@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.mutations.http_mutations import MUTATIONS
+from tests.mutations import edge_mutations, http_mutations
 from tests.mutations.nursery import Nursery, nursery
 from tests.mutations.run import Mutation, apply, demand_caught, demand_green
+
+MUTATIONS = [*http_mutations.MUTATIONS, *edge_mutations.MUTATIONS]
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.mutations.mutations import MUTATIONS
+from tests.mutations.nursery import Nursery, nursery
 from tests.mutations.run import Mutation, Survived, apply, demand_caught, demand_green
 
 EXHAUSTIVE = "tests/testing/test_exhaustive.py"
@@ -22,17 +24,23 @@ REAL = Mutation(
 )
 
 
+@pytest.fixture(scope="module")
+def place() -> Iterator[Nursery]:
+    with nursery() as made:
+        yield made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation.promise} {mutation.name}")
-def test_breaking_a_promise_makes_a_test_fail(mutation: Mutation) -> None:
+def test_breaking_a_promise_makes_a_test_fail(mutation: Mutation, place: Nursery) -> None:
     """T22: a fence, a sync, a digest, a checksum that nothing notices the loss of protects nothing."""
-    demand_caught(mutation)
+    demand_caught(mutation, place)
 
 
 @pytest.mark.slow
-def test_the_tests_that_must_fail_pass_without_a_mutation() -> None:
+def test_the_tests_that_must_fail_pass_without_a_mutation(place: Nursery) -> None:
     """T22: what fails anyway proves nothing."""
-    demand_green(MUTATIONS)
+    demand_green(MUTATIONS, place)
 
 
 def test_every_mutation_applies_to_the_code_as_it_is(tmp_path: Path) -> None:
