@@ -23,6 +23,8 @@ from cairn.ids import Ids
 
 #: How the ids begin of conversations that `cairn chat` starts.
 PREFIX = "chat"
+#: Seconds a person waits for a server that does not answer: a restart takes one, a wrong address is to be told soon.
+PATIENCE_SECONDS = 8.0
 #: Where an application of this process is, for the client; nothing listens there.
 INSIDE = "http://localhost"
 
@@ -49,7 +51,9 @@ async def connected(where: Where) -> AsyncGenerator[Client, None]:
             app = App(where.agents, store=where.store)
             app.develop()
             transport = inside(await stack.enter_async_context(app))
-        yield await stack.enter_async_context(Client(where.url, token=where.token, transport=transport))
+        yield await stack.enter_async_context(
+            Client(where.url, token=where.token, transport=transport, patience_seconds=PATIENCE_SECONDS)
+        )
 
 
 class Session:
