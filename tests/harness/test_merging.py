@@ -30,6 +30,8 @@ from cairn.testing.play import settled
 from cairn.testing.scripted import Fail, Say, ScriptedModel, Stall, by_turn
 from cairn.testing.world import World
 
+pytestmark = pytest.mark.slow
+
 _decode = r.decoder(h.HARNESS).decode
 
 

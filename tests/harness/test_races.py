@@ -31,6 +31,8 @@ from cairn.testing.play import Client, settled
 from cairn.testing.scripted import Call, Fail, Reply, Say, ScriptedModel
 from cairn.testing.world import World
 
+pytestmark = pytest.mark.slow
+
 Act = Callable[[ConversationHandle, Receipt], Awaitable[Any]]
 
 

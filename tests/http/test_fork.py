@@ -38,6 +38,8 @@ from cairn.testing.play import settled
 from cairn.testing.scripted import Call, Say, ScriptedModel, Stall, by_turn
 from cairn.testing.world import World
 
+pytestmark = pytest.mark.slow
+
 HISTORIES = sorted(golden.FOLDER.glob("*.json"))
 
 decode = r.decoder(h.HARNESS).decode
