@@ -382,8 +382,8 @@ MUTATIONS = [
         name="a submission settles once",
         promise="S7",
         file=PROJECTION,
-        old='    yield {**chunk, "timestamp": _time(record.at)}\n\n\ndef _outcome_advisory',
-        new='    yield from [{**chunk, "timestamp": _time(record.at)}] * 2\n\n\ndef _outcome_advisory',
+        old='    yield {**chunk, "timestamp": iso(record.at)}\n\n\ndef _outcome_advisory',
+        new='    yield from [{**chunk, "timestamp": iso(record.at)}] * 2\n\n\ndef _outcome_advisory',
         tests=(f"{SHOWN}::test_a_completed_submission_names_who_answered_it",),
     ),
     Mutation(

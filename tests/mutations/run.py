@@ -116,6 +116,19 @@ def surroundings(copy: Path) -> dict[str, str]:
     return environment
 
 
+def demand_applies(mutations: Iterable[Mutation], folder: Path) -> None:
+    """Each sentence is in the code exactly once, as it is now."""
+    root = Path(__file__).resolve().parents[2]
+    for mutation in mutations:
+        copy = folder / mutation.file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text((root / mutation.file).read_text())
+
+        apply(mutation, folder)
+
+        assert copy.read_text() != (root / mutation.file).read_text()
+
+
 def demand_caught(mutation: Mutation, place: Nursery | None = None) -> str:
     """The line in which a test noticed the mutation; in a copy of its own when no place is given. Raises Survived."""
     try:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.mutations import edge_mutations, http_mutations
-from tests.mutations.nursery import Nursery, nursery
-from tests.mutations.run import Mutation, apply, demand_caught, demand_green
+from tests.mutations.nursery import Nursery
+from tests.mutations.run import Mutation, demand_applies, demand_caught, demand_green
 
 MUTATIONS = [*http_mutations.MUTATIONS, *edge_mutations.MUTATIONS]
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Nursery]:
-    with nursery() as made:
-        yield made
 
 
 @pytest.mark.slow
@@ -34,12 +27,4 @@ def test_the_tests_that_must_fail_pass_without_a_mutation(place: Nursery) -> Non
 
 def test_every_mutation_applies_to_the_code_as_it_is(tmp_path: Path) -> None:
     """T22: at once, not only when the slow tests run: the sentence is in the code exactly once."""
-    root = Path(__file__).resolve().parents[2]
-    for mutation in MUTATIONS:
-        copy = tmp_path / mutation.file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text((root / mutation.file).read_text())
-
-        apply(mutation, tmp_path)
-
-        assert copy.read_text() != (root / mutation.file).read_text()
+    demand_applies(MUTATIONS, tmp_path)

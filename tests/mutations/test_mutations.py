@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.mutations.mutations import MUTATIONS
-from tests.mutations.nursery import Nursery, nursery
-from tests.mutations.run import Mutation, Survived, apply, demand_caught, demand_green
+from tests.mutations.nursery import Nursery
+from tests.mutations.run import Mutation, Survived, demand_applies, demand_caught, demand_green
 
 EXHAUSTIVE = "tests/testing/test_exhaustive.py"
 
@@ -22,12 +21,6 @@ REAL = Mutation(
     new="self._digits[-1][0] + 2 >= self._digits[-1][1]",
     tests=(f"{EXHAUSTIVE}::test_every_combination_is_visited_once",),
 )
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Nursery]:
-    with nursery() as made:
-        yield made
 
 
 @pytest.mark.slow
@@ -45,15 +38,7 @@ def test_the_tests_that_must_fail_pass_without_a_mutation(place: Nursery) -> Non
 
 def test_every_mutation_applies_to_the_code_as_it_is(tmp_path: Path) -> None:
     """T22: at once, not only when the slow tests run: the sentence is in the code exactly once."""
-    root = Path(__file__).resolve().parents[2]
-    for mutation in MUTATIONS:
-        copy = tmp_path / mutation.file
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text((root / mutation.file).read_text())
-
-        apply(mutation, tmp_path)
-
-        assert copy.read_text() != (root / mutation.file).read_text()
+    demand_applies(MUTATIONS, tmp_path)
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ What has to be remembered between batches is in `shown.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ import msgspec
 from cairn.harness import records as h
 from cairn.harness.messages import Image, Text, Thinking, ToolCall
 from cairn.harness.shown import Chunk, Shown, is_continued, is_submission
+from cairn.harness.times import iso
 from cairn.runtime import records as r
 
 #: The version of what is below, stored with each row. A change of meaning raises it (S15).
@@ -138,10 +138,6 @@ def _advisory(id: str, text: str, display: str, **more: Any) -> Chunk:
     return {"type": "message-appended", "message": message}
 
 
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 # --- what a record shows --------------------------------------------------------------------------------------------
 
 
@@ -155,7 +151,7 @@ def _rewound(place: _Place, record: h.ConversationRewound) -> Iterator[Chunk]:
 
 def _accepted(place: _Place, record: r.FiberAccepted) -> Iterator[Chunk]:
     if record.method == h.SUBMISSION:
-        yield {**_sent(record.fiber, _decode_delivery(record.arguments)), "timestamp": _time(record.at)}
+        yield {**_sent(record.fiber, _decode_delivery(record.arguments)), "timestamp": iso(record.at)}
 
 
 def _turn_started(place: _Place, record: h.TurnStarted) -> Iterator[Chunk]:
@@ -175,7 +171,7 @@ def _turn_started(place: _Place, record: h.TurnStarted) -> Iterator[Chunk]:
             _merge(metadata, early["metadata"])
     if metadata:
         chunk["metadata"] = metadata
-    yield {**chunk, "attempt": record.attempt, "timestamp": _time(record.at)}
+    yield {**chunk, "attempt": record.attempt, "timestamp": iso(record.at)}
     for early in held:
         if early["type"] == "data-part":
             yield {**early, "messageId": answer}
@@ -219,7 +215,7 @@ def _completed(place: _Place, record: h.MessageCompleted) -> Iterator[Chunk]:
                 "toolCallId": block.id,
                 "toolName": block.name,
                 "input": block.arguments,
-                "timestamp": _time(record.at),
+                "timestamp": iso(record.at),
             }
     if not is_continued(record):
         yield _ended(place.shown, record.at)
@@ -240,7 +236,7 @@ def _unsaid(shown: Shown, record: h.MessageCompleted) -> Iterator[Chunk]:
 
 
 def _ended(shown: Shown, at: float) -> Chunk:
-    return {"type": "message-completed", "messageId": shown.answer, "attempt": shown.attempt, "timestamp": _time(at)}
+    return {"type": "message-completed", "messageId": shown.answer, "attempt": shown.attempt, "timestamp": iso(at)}
 
 
 def _interrupted(place: _Place, record: h.MessageInterrupted) -> Iterator[Chunk]:
@@ -269,7 +265,7 @@ def _outcome(place: _Place, record: h.ToolOutcome) -> Iterator[Chunk]:
         chunk["durationMs"] = record.duration_ms
     if record.details != r.NULL:
         chunk["details"] = record.details
-    yield {**chunk, "timestamp": _time(record.at)}
+    yield {**chunk, "timestamp": iso(record.at)}
     if record.call in shown.progress:
         yield _data(shown.answer, _progress_name(record.call), None)
 
@@ -331,7 +327,7 @@ def _settled(place: _Place, record: r.FiberSettled) -> Iterator[Chunk]:
     answered_by = record.answered_by or (record.fiber if is_host and shown.answer else None)
     if answered_by is not None:
         chunk["answeredBySubmissionId"] = answered_by
-    yield {**chunk, "timestamp": _time(record.at)}
+    yield {**chunk, "timestamp": iso(record.at)}
 
 
 def _outcome_advisory(record: r.FiberSettled) -> Chunk:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import UTC, datetime
 
 from cairn.framework.cli.output import HIDDEN, SECRET_SHAPE, json_text
+from cairn.harness.times import iso
 
 FORMS = ("text", "json", "none")
 
@@ -35,7 +35,7 @@ def _told(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _at(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(record.created)
 
 
 class _Text(logging.Formatter):

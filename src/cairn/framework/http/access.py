@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from cairn.clock import Clock
 from cairn.framework.http.request import raw_path
 from cairn.framework.http.responses import Message, Receive, Scope, Send
+from cairn.harness.times import iso
 
 logger = logging.getLogger("cairn.access")
 
@@ -48,7 +48,7 @@ class AccessLog:
     def _text(self, scope: Scope, line: _Line, seconds: float) -> str:
         client = scope.get("client")
         facts: dict[str, Any] = {
-            "at": datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": iso(self._clock.wall()),
             "client": str(client[0]) if client else "-",
             "method": scope["method"],
             "path": _shown(raw_path(scope)),

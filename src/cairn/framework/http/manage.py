@@ -20,8 +20,8 @@ from cairn.framework.http.pieces import send_pieces
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import JSON, NO_STORE, Send, send_json
 from cairn.framework.http.service import Service
-from cairn.framework.http.times import iso
 from cairn.harness.agent import Agent
+from cairn.harness.times import iso
 from cairn.harness.usage import Spent, UsageReport
 from cairn.runtime.log import BEGINNING
 from cairn.runtime.storage.store import InstanceRow, Row
