@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 
 #: Minutes of wall time an area may take on two cores.
-BUDGET_MINUTES: dict[str, float] = {"installs": 6, "http": 8, "runtime": 7, "ground": 7}
+BUDGET_MINUTES: dict[str, float] = {"installs": 6, "http": 8, "workspace": 8, "runtime": 7, "programs": 5, "ground": 7}
 #: How the paths of an area's tests begin; the first area that fits has the test.
 AREA_PATHS: dict[str, tuple[str, ...]] = {
     "installs": ("installs/",),
@@ -44,7 +44,11 @@ AREA_PATHS: dict[str, tuple[str, ...]] = {
         "simulation/test_readers",
         "system/test_dev",
     ),
+    "workspace": ("workspace/", "sandboxes/", "skills/"),
+    "programs": ("programs/",),
     "runtime": (
+        "objects/",
+        "harnesses/",
         "runtime/test_managing",
         "runtime/test_schedule",
         "runtime/test_steps",
