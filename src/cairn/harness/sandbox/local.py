@@ -30,7 +30,7 @@ from cairn.harness.sandbox.commands import (
     to_the_end,
 )
 from cairn.harness.sandbox.output import Output
-from cairn.harness.sandbox.protocol import ExecResult, FileInfo, ProcessInfo
+from cairn.harness.sandbox.protocol import ExecResult, FileInfo, Place, ProcessInfo
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class LocalFactory:
         self._env = env
         self._grace_seconds = grace_seconds
 
-    async def open(self, instance: str, directory: str) -> LocalSandbox:
+    async def open(self, instance: str, directory: str, place: Place | None = None) -> LocalSandbox:
         """The working directory and the environment are taken as they are now. *Raises* UsageError: no such directory."""
         cwd = _directory(self._cwd)
         named = () if isinstance(self._env, dict) else self._env

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
+
+if TYPE_CHECKING:
+    from cairn.runtime.workspace import Draft, Workspace
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,12 +118,48 @@ class Sandbox(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class WorkspaceSandbox(Sandbox, Protocol):
+    """A sandbox whose files are the instance's workspace: what a call changes is committed with its outcome, or not at all."""
+
+    def view(self, draft: Draft) -> DraftView:
+        """The sandbox as one call sees it: its files and its commands read and write `draft`, and nothing else."""
+        ...
+
+
+class DraftView(Sandbox, Protocol):
+    """What `WorkspaceSandbox.view` returns. Closing it leaves the sandbox open."""
+
+    @property
+    def remembered(self) -> bytes | None:
+        """What the sandbox wants to find again as `Place.recall`, to be kept in the same batch as the draft; None: nothing new."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which instance a sandbox is opened for, its files, and one small value that outlives the process."""
+
+    tenant: str
+    uid: str
+    workspace: Workspace | None
+    recall: bytes | None
+    """What was remembered last for this instance and this sandbox's name: a hosted sandbox's id, a shell's state."""
+    remember: Callable[[bytes], Awaitable[None]]
+    """Durable when it returns; replaces what was remembered. At most `REMEMBERED_BYTES_MAX`."""
+
+
+#: A value that is remembered rides in a record (1 MB) beside a call's outcome.
+REMEMBERED_BYTES_MAX = 256 * 1024
+
+
 class SandboxFactory(Protocol):
     """What `Agent(sandbox=…)` takes: says how to open a sandbox for an instance."""
 
     @property
     def name(self) -> str: ...
 
-    async def open(self, instance: str, directory: str) -> Sandbox:
-        """A sandbox for the instance addressed `kind/id`; `directory` is private to it and lasts as long as it does."""
+    async def open(self, instance: str, directory: str, place: Place | None = None) -> Sandbox:
+        """A sandbox for the instance addressed `kind/id`; `directory` is private to it and lasts as long as it does. `place` is
+        there whenever an agent runs; a sandbox that can do without it may be opened without one."""
         ...
