@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,15 +42,28 @@ _BOOTSTRAP = "import sys; sys.path.append({folder!r}); from supervisor.server im
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command to run: an absolute program path with its arguments, where, and with exactly which environment."""
+    """A command to run: an absolute program path with its arguments, where, and with exactly which environment.
+
+    `confine` is what its process gives up first (see `supervisor/confine.py`). `status`: the program is a launcher that says on
+    descriptor 3 how it went (`Command.status`), and that is itself spared when its tree is asked to end.
+    """
 
     argv: list[str]
     cwd: str
     env: dict[str, str]
     grace_seconds: float = GRACE_SECONDS
+    confine: dict[str, Any] = field(default_factory=dict)
+    status: bool = False
 
     def encode(self) -> bytes:
-        fields = {"argv": self.argv, "cwd": self.cwd, "env": self.env, "grace": self.grace_seconds}
+        fields = {
+            "argv": self.argv,
+            "cwd": self.cwd,
+            "env": self.env,
+            "grace": self.grace_seconds,
+            "confine": self.confine,
+            "status": self.status,
+        }
         body = json.dumps(fields).encode()
         return len(body).to_bytes(4, "big") + body
 
@@ -167,6 +180,7 @@ class Command(asyncio.Protocol):
         self._exit: asyncio.Future[tuple[int, int]] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._is_dead = False
+        self.status = ""
 
     @classmethod
     async def prepare(cls, control: socket.socket, request: Request) -> Command:
@@ -250,6 +264,7 @@ class Command(asyncio.Protocol):
                 boot, host = processes.boot_id(), processes.host_name()
                 _settle(self._ready, ProcessInfo(pid=pid, group=group, started=started, boot=boot, host=host))
             elif kind == "exited":
+                self.status = values[2]
                 _settle(self._exit, (values[0], values[1]))
             elif kind == "failed":
                 _settle(self._exit, SandboxError(f"the command could not be started: {values[0]}"))

@@ -13,24 +13,15 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 from cairn.errors import SandboxError, UsageError
 from cairn.harness.sandbox import host_files
-from cairn.harness.sandbox.commands import (
-    GRACE_SECONDS,
-    Command,
-    CommandServer,
-    OutputPipe,
-    Request,
-    end_tree,
-    to_the_end,
-)
-from cairn.harness.sandbox.output import Output
+from cairn.harness.sandbox.commands import GRACE_SECONDS, Request, to_the_end
 from cairn.harness.sandbox.protocol import ExecResult, FileInfo, Place, ProcessInfo
+from cairn.harness.sandbox.running import HostCommands
 
 T = TypeVar("T")
 
@@ -40,16 +31,6 @@ PASSED_VARIABLES = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE"),
     *("TZ", "TERM", "TMPDIR", "TMP", "TEMP", "HOSTNAME"),
 )
-
-#: After the command itself has ended: how long a child of it may still hold the output before it is ended. A pipeline's last
-#: member takes milliseconds to end; a daemon never lets go.
-HELD_OUTPUT_SECONDS = 0.25
-
-#: How long the last of the output may take to be read once every process of the tree is dead.
-DRAIN_SECONDS = 5.0
-
-#: The longest command Linux accepts as one argument (MAX_ARG_STRLEN, 32 pages).
-COMMAND_BYTES_MAX = 128 * 1024 - 1
 
 
 def local(
@@ -108,12 +89,9 @@ class LocalSandbox:
     def __init__(self, cwd: str, env: dict[str, str], directory: str, grace_seconds: float = GRACE_SECONDS) -> None:
         self._cwd = cwd
         self._env = env
-        self._outputs = os.path.join(directory, "output")
         self._grace_seconds = grace_seconds
         self._shell = shutil.which("bash", path=env.get("PATH")) or "/bin/sh"
-        self._server = CommandServer()
-        self._commands: set[Command] = set()
-        self._is_closed = False
+        self._commands = HostCommands(os.path.join(directory, "output"))
 
     @property
     def cwd(self) -> str:
@@ -138,90 +116,20 @@ class LocalSandbox:
         *Cancelled*, timed out, or `on_started` raised: every process it started is dead when this returns.
         *Raises* SandboxError if the command could not be started, or its supervisor was killed.
         """
-        request = self._request(command, cwd, env)
-        output = Output(self._outputs)
-        pipe = OutputPipe(_both(output.feed, on_output) if on_output else output.feed)
-        try:
-            control = self._server.begin(pipe.writer)
-            pipe.close_writer()
-            running = await self._prepared(control, request)
-            self._commands = {command for command in self._commands if not command.is_gone} | {running}
-            try:
-                return await self._follow(running, pipe, output, timeout_seconds, on_started)
-            except BaseException:
-                await to_the_end(running.end())
-                raise
-        finally:
-            pipe.close()
-            output.close()
-
-    async def _prepared(self, control: socket.socket, request: Request) -> Command:
-        try:
-            return await Command.prepare(control, request)
-        except SandboxError:
-            self._server.close()  # whatever is wrong with it: the next command gets a new one
-            raise
-
-    def _request(self, command: str, cwd: str | None, env: Mapping[str, str] | None) -> Request:
-        if self._is_closed:
-            raise SandboxError("this sandbox is closed; open another")
-        size = len(command.encode("utf-8", "surrogateescape"))
-        if size > COMMAND_BYTES_MAX:
-            raise SandboxError(
-                f"the command has {size} bytes, the system takes {COMMAND_BYTES_MAX}; write it to a file and run that"
-            )
         variables = self._env | dict(env or {})
-        if any("\0" in text for text in (command, *variables, *variables.values())):
-            raise SandboxError("a command and its environment cannot contain a NUL character")
+        self._commands.check(command, variables)
         where = self._path(cwd) if cwd else self._cwd
-        return Request([self._shell, "-c", command], where, variables, self._grace_seconds)
-
-    async def _follow(
-        self,
-        running: Command,
-        pipe: OutputPipe,
-        output: Output,
-        timeout_seconds: float | None,
-        on_started: Callable[[ProcessInfo], Awaitable[None]] | None,
-    ) -> ExecResult:
-        if on_started is not None:
-            await on_started(running.process)
-        timed_out = background = False
-        others = 0
-        running.go()
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                _, others = await running.exited()
-        except TimeoutError:
-            timed_out = True
-            await to_the_end(running.end())
-        if others and not await _ended(pipe, HELD_OUTPUT_SECONDS):
-            background = True
-            await to_the_end(running.end())
-        await _ended(pipe, DRAIN_SECONDS)
-        if not others and not timed_out:
-            running.leave()
-        output.close()
-        return ExecResult(
-            exit_code=running.exit_code if running.exit_code is not None else 137,
-            output=output.held,
-            timed_out=timed_out,
-            dropped=output.dropped,
-            full_output=output.path or None,
-            background=background,
-            left_running=0 if background else others,
-        )
+        request = Request([self._shell, "-c", command], where, variables, self._grace_seconds)
+        ran = await self._commands.run(request, timeout_seconds=timeout_seconds, on_output=on_output, on_started=on_started)
+        return ran.result
 
     async def reap(self, process: ProcessInfo) -> bool:
         """What is left of a tree is dead: a former owner's on this host, found by pid and start time, or by its mark."""
-        return await to_the_end(asyncio.to_thread(end_tree, process))
+        return await self._commands.reap(process)
 
     async def close(self) -> None:
         """Nothing of any command lives, be it running or left running. Idempotent."""
-        self._is_closed = True
-        commands, self._commands = self._commands, set()
-        await to_the_end(_all_ended([command for command in commands if not command.is_gone]))
-        self._server.close()
+        await self._commands.close()
 
     # ------------------------------------------------------------------ files
 
@@ -255,28 +163,6 @@ class LocalSandbox:
         if path == "~" or path.startswith("~/"):
             path = self._env.get("HOME", "~") + path[1:]
         return os.path.join(self._cwd, path)
-
-
-def _both(first: Callable[[bytes], None], second: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    def feed(data: bytes) -> None:
-        first(data)
-        second(data)
-
-    return feed
-
-
-async def _all_ended(commands: Sequence[Command]) -> None:
-    await asyncio.gather(*(command.end() for command in commands))
-
-
-async def _ended(pipe: OutputPipe, seconds: float) -> bool:
-    """Whether every writer let go of the output within the time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.shield(pipe.eof)
-    except TimeoutError:
-        return False
-    return True
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -8,5 +8,7 @@ is the sub-reaper of its command, so every orphan of the tree becomes its child;
 
 - `processes.py`  what runs on this machine, as data, and how to end a set of it without hitting a reused pid
 - `command.py`    the supervisor of one command
+- `confine.py`    what a command's process gives up before it begins: cgroup, limits, capabilities, system calls
+- `landlock.py`   files and networks it gives up, by the kernel's Landlock
 - `server.py`     the loop that forks supervisors, and the program's entry
 """

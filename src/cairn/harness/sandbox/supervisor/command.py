@@ -2,7 +2,8 @@
 
 It talks with the worker over one socket. In comes a request (length, then JSON), then single bytes: `g` go, `e` end the tree.
 Out go JSON lines, in this order: `["ready", pid, group, started]`, then after `g` either `["failed", why]` or
-`["exited", code, others]` (others: how many processes of the tree still live), and always last `["gone", stuck]`.
+`["exited", code, others, status]` (others: how many processes of the tree still live; status: what the command's program wrote
+to descriptor 3, when the request asked for `status`), and always last `["gone", stuck]`.
 
 Laws. End of file on the socket means the worker is dead: the tree is ended with a short grace. So does the death of the server,
 learned from the kernel (PR_SET_PDEATHSIG) where it can tell, by looking four times a second where it cannot. The supervisor
@@ -23,13 +24,17 @@ from collections.abc import Callable
 from typing import Any
 
 # The script runs as top-level package `supervisor`, the worker imports it as part of Cairn: relative works for both.
-from . import processes
+from . import confine, processes
 
 #: Between SIGTERM and SIGKILL when the worker is gone: the promise is that nothing outlives it by more than a second.
 ORPHAN_GRACE_SECONDS = 0.3
 
 #: How often a parent's death is looked for where the kernel does not announce it.
 PARENT_WATCH_SECONDS = 0.25
+
+#: The descriptor on which a launcher says how it went, where the request asks for it; and the most that is read of it.
+STATUS_DESCRIPTOR = 3
+STATUS_BYTES_MAX = 64
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -58,7 +63,8 @@ class Supervisor:
         self._server = server
         self._child = 0
         self._mark = ""
-        self._go = self._error = -1
+        self._go = self._error = self._status = -1
+        self._spares_child = False
         self._code: int | None = None
         self._failure = b""
         self._children = True
@@ -124,21 +130,25 @@ class Supervisor:
 
     def _start(self, request: dict[str, Any]) -> None:
         """Fork the shell, held before its first instruction until `g` arrives: the worker first records who it will be."""
+        self._spares_child = bool(request.get("status"))
         go_out, self._go = os.pipe()
         self._error, error_in = os.pipe()
+        self._status, status_in = os.pipe()
+        os.set_blocking(self._status, False)
+        error_in, status_in = confine.aside(error_in), confine.aside(status_in)
         me = os.getpid()
         self._child = os.fork()
         if self._child == 0:
             try:
-                self._become(request, me, go_out)
+                self._become(request, me, go_out, status_in)
             except OSError as error:
                 os.write(error_in, f"{error.strerror}: {error.filename or request['argv'][0]}".encode(errors="replace"))
             finally:
                 os._exit(127)
-        for descriptor in (go_out, error_in, self._output):
+        for descriptor in (go_out, error_in, status_in, self._output):
             os.close(descriptor)
 
-    def _become(self, request: dict[str, Any], supervisor: int, go: int) -> None:
+    def _become(self, request: dict[str, Any], supervisor: int, go: int, status: int) -> None:
         os.setsid()
         if _prctl is not None:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -153,6 +163,9 @@ class Supervisor:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(self._output, 1)
         os.dup2(self._output, 2)
+        if request.get("status"):
+            os.dup2(status, STATUS_DESCRIPTOR)
+        confine.apply(request.get("confine", {}))
         os.chdir(request["cwd"])
         os.execve(request["argv"][0], request["argv"], request["env"])
 
@@ -180,7 +193,13 @@ class Supervisor:
         if self._failure:
             self._say("failed", self._failure.decode(errors="replace"))
         else:
-            self._say("exited", self._code, len(self._living()) if self._children else 0)
+            self._say("exited", self._code, len(self._living()) if self._children else 0, self._read_status())
+
+    def _read_status(self) -> str:
+        try:
+            return os.read(self._status, STATUS_BYTES_MAX).decode(errors="replace")
+        except BlockingIOError:
+            return ""
 
     def _pump(self, poller: select.poll, timeout_seconds: float | None) -> None:
         """Wait for something to happen, take note of it."""
@@ -251,6 +270,8 @@ class Supervisor:
         """TERM, a grace, KILL; returns how many could not be killed. The worker's death meanwhile shortens the grace."""
         self._withhold()  # what has not begun will not
         for process in self._living():
+            if self._spares_child and process.pid == self._child:
+                continue  # a launcher: with it everything below it would be killed at once, without a grace
             processes.signal_process(process, signal.SIGTERM)
             processes.signal_process(process, signal.SIGCONT)  # a stopped process would not see the TERM
         begun = time.monotonic()
