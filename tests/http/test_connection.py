@@ -385,7 +385,7 @@ def test_chunks_in_every_size_are_the_body() -> None:
     [
         b"Range: bytes=0-0\r\n",
         b"Range: bytes=" + b"0-0," * 1_000 + b"0-0\r\n",
-        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: x\r\n",
         b"Expect: 100-continue\r\n",
     ],

@@ -53,6 +53,8 @@ class App:
     Over HTTP: `auth` says who may call (`Tokens()`, a function of your own, `open_to_everyone()`); without it only this
     machine is answered. `cors` are origins whose pages may call from a browser, `hosts` the names this server has beside
     those of this machine, `proxies` the addresses whose forwarded headers are believed. `console=True` serves the chat page.
+    `token_in_query=True` lets a WebSocket's token be in its URL, `?token=…`, where logs and histories keep it: only for
+    clients that can offer no subprotocol.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class App:
         proxies: Sequence[str] | None = None,
         limits: HttpLimits | None = None,
         console: bool = False,
+        token_in_query: bool = False,
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         self._ids: Ids = ids or SystemIds()
@@ -93,6 +96,8 @@ class App:
         self._origins = (tuple(cors), tuple(hosts), None if proxies is None else tuple(proxies))
         self._limits = limits
         self._console = console
+        self.takes_token_in_query = token_in_query
+        """Whether a WebSocket's token may be in its URL."""
         self._http: Http | None = None
 
     @property
@@ -119,13 +124,11 @@ class App:
         return self._http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: one request, or the life of the server."""
-        if scope["type"] == "http":
+        """ASGI: one request or WebSocket, or the life of the server."""
+        if scope["type"] in ("http", "websocket"):
             await self.http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await live(self, receive, send)
-        elif (await receive())["type"] == "websocket.connect":
-            await send({"type": "websocket.close", "code": 1008, "reason": "no route takes WebSockets"})
 
     @asynccontextmanager
     async def lifespan(self, host: object = None) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cairn.errors import NotFound, StoreBusy, StoreFull, UsageError
-from cairn.framework.http import problems, routes
+from cairn.framework.http import problems, routes, sockets
 from cairn.framework.http.auth import LOCAL, Authenticator, permit
 from cairn.framework.http.body import Body, LargeBodies
 from cairn.framework.http.limits import HttpLimits
@@ -60,6 +60,9 @@ class Http:
         self.service = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+            return
         answer = _Answer(send, _request_id(scope) or self.app.ids.new("req"))
         body = Body(receive, scope["headers"], self.limits, self._large)
         try:
@@ -88,16 +91,44 @@ class Http:
             return
         query = query_of(scope, self.limits)
         request = Request(method, segments, query, headers, body, peer, scope, receive, answer.id, path=path)
-        service = self.service
+        await self._admit(route, request)
+        await route.handler(self.service, request, answer)  # type: ignore[arg-type]
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket: the same gates in the same order; what goes wrong is how it is closed."""
+        if (await receive())["type"] != "websocket.connect":
+            return
+        try:
+            route, request = await self._knock(scope, receive)
+            await route.handler(self.service, request, send)  # type: ignore[arg-type]
+        except Exception as error:
+            await sockets.refuse(scope, send, self._problem(error, scope))
+
+    async def _knock(self, scope: Scope, receive: Receive) -> tuple[routes.Route, Request]:
+        headers = headers_of(scope)
+        peer = peer_of(scope, headers, self.rules)
+        check(scope, headers, peer, self.rules)
+        scope = sockets.with_credentials(scope, in_query=self.app.takes_token_in_query)
+        headers = headers_of(scope)
+        segments = segments_of(scope)
+        route, path = routes.find(sockets.WEBSOCKET, segments, page=self.page)
+        body = Body(receive, (), self.limits, self._large)
+        id = _request_id(scope) or self.app.ids.new("req")
+        request = Request("GET", segments, query_of(scope, self.limits), headers, body, peer, scope, receive, id, path=path)
+        await self._admit(route, request)
+        return route, request
+
+    async def _admit(self, route: routes.Route, request: Request) -> None:
+        """The application is open, the caller known and permitted. Raises Problem."""
+        service, path = self.service, request.path
         if not route.is_early and (service is None or service.stopping.is_set()):
             raise self._not_open()
         if route.grant is not None:
-            request.identity = await self.authenticator.identify(scope, headers, peer)
-            self.quota.request(request.identity, peer)
+            request.identity = await self.authenticator.identify(request.scope, request.headers, request.peer)
+            self.quota.request(request.identity, request.peer)
             permit(request.identity, route.grant, path.get("kind"), path.get("id"))
         else:
             request.identity = LOCAL
-        await route.handler(service, request, answer)  # type: ignore[arg-type]
 
     def _route(self, method: str, segments: tuple[str, ...]) -> tuple[routes.Route | None, dict[str, str]]:
         try:
@@ -127,7 +158,7 @@ class Http:
         if isinstance(error, StoreBusy):
             return problems.unavailable("busy", "The store is held by another process; try again.")
         ref = self.app.ids.new("err")
-        logger.error("%s %s failed (%s)", scope["method"], scope["path"], ref, exc_info=error)
+        logger.error("%s %s failed (%s)", scope.get("method", sockets.WEBSOCKET), scope["path"], ref, exc_info=error)
         return problems.internal(ref)
 
 

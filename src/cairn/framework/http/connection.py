@@ -12,12 +12,8 @@ their time) is bounded in this file.
 from __future__ import annotations
 
 import asyncio
-from array import array
 from asyncio.events import TimerHandle
-from contextlib import suppress
-from fcntl import ioctl
 from functools import partial
-from termios import TIOCOUTQ
 from typing import Any
 
 from uvicorn.config import Config
@@ -25,9 +21,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cairn.framework.http import problems
+from cairn.framework.http.body import LargeBodies
 from cairn.framework.http.limits import HttpLimits
 from cairn.framework.http.problems import Problem
 from cairn.framework.http.responses import HARDENING
+from cairn.framework.http.stalling import Stall, unsent
 
 #: Seconds a refused client has to read why. Closing at once would reset the connection under what it is still sending.
 LINGER_SECONDS = 1.0
@@ -52,24 +50,27 @@ class Connection(HttpToolsProtocol):
         *,
         limits: HttpLimits,
         connections_max: int,
+        large: LargeBodies,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._connections_max = connections_max
+        self._large = large
         self._refusal: Problem | None = None
         self._is_refused = False
+        self._is_upgraded = False
         self._in_head = False
         self._in_message = False
         self._head_fed = 0
         self._head_parsed = 0
         self._head_timer: TimerHandle | None = None
-        self._write_timer: TimerHandle | None = None
-        self._unwritten = 0
+        self._stall: Stall | None = None
 
     # --- its life
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._stall = Stall(self.loop, transport, self._limits.write_stall_seconds)
         if len(self.connections) > self._connections_max:
             # Whoever is refused here must not take the place of somebody else, so it gets no moment either.
             self.connections.discard(self)
@@ -80,7 +81,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head()
-        self._forget_write()
+        self._forget_stall()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -93,10 +94,7 @@ class Connection(HttpToolsProtocol):
 
     def unsent(self) -> int:
         """Bytes the client has not taken: ours, and the kernel's, which alone change while a slow client reads."""
-        count = array("i", [0])
-        with suppress(OSError, ValueError):  # not every system counts them; a closed socket has none
-            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, count)
-        return self.transport.get_write_buffer_size() + count[0]
+        return unsent(self.transport)
 
     # --- reading
 
@@ -105,7 +103,7 @@ class Connection(HttpToolsProtocol):
             return
         was_in_head = self._in_head
         super().data_received(data)
-        if self._is_refused or self.transport.is_closing():
+        if self._is_refused or self._is_upgraded or self.transport.is_closing():
             return
         if was_in_head and self._in_head:
             self._head_fed += len(data)  # httptools keeps an unfinished field to itself until it is whole
@@ -184,27 +182,33 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._forget_write()
-        self._unwritten = self.unsent()
-        self._write_timer = self.loop.call_later(self._limits.write_stall_seconds, self._look_at_write)
+        if self._stall is not None:
+            self._stall.begin()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._forget_write()
+        self._forget_stall()
 
-    def _forget_write(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+    def _forget_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.end()
 
-    def _look_at_write(self) -> None:
-        """Slow is not stuck: as long as the client takes something, it goes on."""
-        before, self._unwritten = self._unwritten, self.unsent()
-        if self._unwritten >= before:
-            self._write_timer = None
-            self.transport.abort()
-        else:
-            self._write_timer = self.loop.call_later(self._limits.write_stall_seconds, self._look_at_write)
+    # --- becoming a WebSocket
+
+    def _should_upgrade(self) -> bool:
+        """Only what can become a WebSocket; anything else is answered as the request it is."""
+        return self.parser.get_method() == b"GET" and self._get_upgrade() == b"websocket"
+
+    def handle_websocket_upgrade(self) -> None:
+        """The connection is another's from now on. That one is imported by the first who asks for it."""
+        from cairn.framework.http.connection_upgraded import Upgraded
+
+        self._is_upgraded = True
+        self._forget_head()
+        self._unset_keepalive_if_required()
+        self._forget_stall()
+        self.ws_protocol_class = partial(Upgraded, limits=self._limits, large=self._large)  # type: ignore[assignment]
+        super().handle_websocket_upgrade()
 
     # --- refusing
 
@@ -236,4 +240,5 @@ class Connection(HttpToolsProtocol):
 
 def connection_factory(limits: HttpLimits, connections_max: int) -> Any:
     """What uvicorn makes connections with."""
-    return partial(Connection, limits=limits, connections_max=connections_max)
+    large = LargeBodies(limits.large_bodies_max)
+    return partial(Connection, limits=limits, connections_max=connections_max, large=large)

@@ -131,6 +131,20 @@ class HttpLimits:
     heartbeat_seconds: float = 15.0
     """Between two comments of a quiet stream: proxies drop what says nothing for 30 s."""
 
+    # --- WebSockets -------------------------------------------------------------------------------------------------
+
+    message_bytes: int = 16 * MB
+    """One message of a WebSocket, in as many frames as it likes; 1009 above. As much as a POST may have: a chat client sends
+    the whole transcript. Above `large_body_bytes` it needs one of the few places there are (1013)."""
+    calls_per_socket_max: int = 64
+    """Messages of one socket that are worked on at a time; the next one is read when there is room."""
+    socket_stall_seconds: float = 10.0
+    """One message to a client that does not take it waits this long; then the socket is closed, 1013."""
+    ping_seconds: float = 20.0
+    """Between two pings of a socket; and how long the answer may take (the published client sends none itself)."""
+    connection_id_characters_max: int = 128
+    """What a client may call its connection (`_pk`; the published client sends a UUID)."""
+
     # --- the end ----------------------------------------------------------------------------------------------------
 
     drain_seconds: float = 10.0

@@ -30,6 +30,7 @@ from cairn.framework.http.request import Request
 from cairn.framework.http.responses import JSON, NO_STORE, Send, send_bytes
 from cairn.framework.http.schemas import ANSWERS, REQUESTS, Schema, ref
 from cairn.framework.http.service import Service
+from cairn.framework.http.sockets import WEBSOCKET
 
 if TYPE_CHECKING:
     from cairn.framework.http.routes import Route
@@ -66,6 +67,8 @@ def describe(routes: Iterable[Route], *, mount: str = "", has_auth: bool = True)
     """The document. Pure."""
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route in routes:
+        if route.method == WEBSOCKET:
+            continue  # OpenAPI has no word for it; docs/websockets.md does
         operation = OPERATIONS[route.method, route.path]
         paths[route.path.replace("…", "")][route.method.lower()] = _operation(route, operation, has_auth)
     return {

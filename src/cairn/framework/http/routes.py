@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from cairn.framework.http import conversation, manage, openapi, page, problems, status, streams
+from cairn.framework.http import attending, conversation, manage, openapi, page, problems, status, streams
 from cairn.framework.http.auth import OPEN, Grant
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
 from cairn.framework.http.service import Service
+from cairn.framework.http.sockets import WEBSOCKET
 
 Handler = Callable[[Service, Request, Send], Awaitable[None]]
 
@@ -95,6 +96,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/agents/{kind}/{id}/export", Grant.MANAGE, manage.export),
     Route("POST", "/agents/{kind}/{id}/fork", Grant.MANAGE, manage.fork),
     Route("GET", "/agents/{kind}/{id}/usage", Grant.READ, manage.usage),
+    Route(WEBSOCKET, "/agents/{kind}/{id}/{rest…}", Grant.READ, attending.attend),
     Route("GET", "/", OPEN, _page, is_page=True),
     Route("GET", "/chat", OPEN, _page, is_page=True),
     Route("GET", "/chat/{rest…}", OPEN, _page, is_page=True),
@@ -108,9 +110,10 @@ def find(method: str, segments: tuple[str, ...], *, page: bool) -> tuple[Route, 
     for route, path in there:
         if route.method == method:
             return route, path
-    if not there:
+    allowed = sorted({route.method for route, _ in there} - {WEBSOCKET})
+    if not allowed or method == WEBSOCKET:
         raise problems.route_not_found("/" + "/".join(segments))
-    raise problems.method_not_allowed(method, ", ".join(sorted({route.method for route, _ in there})))
+    raise problems.method_not_allowed(method, ", ".join(allowed))
 
 
 def _at(segments: tuple[str, ...], page: bool) -> Iterator[tuple[Route, dict[str, str]]]:

@@ -30,7 +30,11 @@ class Serving(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=connection_factory(limits, connections_max),
-            ws="none",
+            ws="none",  # what a connection becomes is in `connection.py`; nothing is loaded before
+            ws_max_size=limits.message_bytes,
+            ws_ping_interval=limits.ping_seconds,
+            ws_ping_timeout=limits.ping_seconds,
+            ws_per_message_deflate=False,  # no small message becomes a large one
             lifespan="off",
             interface="asgi3",
             log_config=None,
