@@ -208,12 +208,12 @@ def test_every_problem_of_a_folder_is_told_at_once(write: Write) -> None:
     write("a/tools/two.py", "def forgotten(): ...\n")
     write("a/tools/deep/three.py", "")
     write("a/tool/four.py", "")
-    write("a/skills/SKILL.md", "")
+    write("a/subagents/SKILL.md", "")
 
     problems = refused("a")
 
     assert [problem.partition(": ")[0] for problem in problems] == [
-        "a/skills",
+        "a/subagents",
         "a/tool",
         "a/agent.py:2",
         "a/instructions.md:2",

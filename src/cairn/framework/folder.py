@@ -4,6 +4,7 @@
       agent.py           agent = Agent(model=…, …); optional when instructions.md says enough
       instructions.md    the instructions; a front matter may hold model and description
       tools/*.py         any number of @tool functions per file
+      skills/*/SKILL.md  what it loads when it needs it
       lib/  _anything    yours: never looked at
 
 Laws. Whatever is wrong is collected, not only the first. A name that is nearly right is refused with the right one, and a
@@ -21,17 +22,20 @@ from typing import Any
 from cairn.errors import UsageError
 from cairn.framework.modules import ModuleProblem, import_file, shown
 from cairn.harness.agent import Agent
+from cairn.harness.skill import Skill, SkillError
+from cairn.harness.skill_files import load_skill
 from cairn.harness.tools import ATTRIBUTE, Tool
 
 AGENT = "agent.py"
 INSTRUCTIONS = "instructions.md"
 TOOLS = "tools"
+SKILLS = "skills"
 
 _FILES = (AGENT, INSTRUCTIONS)
-_FOLDERS = (TOOLS, "lib")
+_FOLDERS = (TOOLS, SKILLS, "lib")
 
 #: Names that a later version gives a meaning: refused now, so that nobody believes they work.
-_LATER = ("skills", "subagents", "connections", "schedules", "hooks", "channels", "workspace")
+_LATER = ("subagents", "connections", "schedules", "hooks", "channels", "workspace")
 
 #: Front matter keys of instructions.md.
 _KEYS = ("model", "description")
@@ -66,6 +70,7 @@ def load_folder(folder: Path, root: Path, findings: Findings) -> Agent[Any] | No
     agent = _agent_of(folder, root, findings)
     text, matter = _instructions(folder / INSTRUCTIONS, findings)
     tools = load_tools(folder / TOOLS, root, findings)
+    skills = _skills_of(folder / SKILLS, findings)
     if agent is None or len(findings.problems) > before:
         return None
     try:
@@ -75,6 +80,7 @@ def load_folder(folder: Path, root: Path, findings: Findings) -> Agent[Any] | No
             model=matter.get("model"),
             description=matter.get("description"),
             tools=tools,
+            skills=skills,
         )
     except UsageError as error:
         findings.problem(folder, str(error))
@@ -115,6 +121,20 @@ def load_tools(folder: Path, root: Path, findings: Findings) -> list[Tool]:
     return tools
 
 
+def _skills_of(folder: Path, findings: Findings) -> list[Skill]:
+    """Every directory of the folder is a skill. A file there, such as a README, is not looked at."""
+    skills: list[Skill] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.is_dir() or path.name.startswith(("_", ".")):
+            continue
+        try:
+            skills.append(load_skill(path))
+        except SkillError as error:
+            for problem in error.problems:
+                findings.problem(path, str(problem).removeprefix(f"{path}/"))
+    return skills
+
+
 def _tools_of(module: types.ModuleType) -> list[Tool]:
     marked = [
         tool
@@ -150,7 +170,7 @@ def _check_names(folder: Path, findings: Findings) -> None:
         name = path.name
         if is_private(path) or name in _FILES or name in _FOLDERS:
             continue
-        known = _FOLDERS[:1] if path.is_dir() else _FILES
+        known = _FOLDERS[:2] if path.is_dir() else _FILES
         close = difflib.get_close_matches(name.lower(), known, 1, 0.7)
         if close:
             findings.problem(path, f"it is never looked at; did you mean {close[0]}{'/' if path.is_dir() else ''}?")

@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 import msgspec
 
 from cairn.errors import UsageError
+from cairn.harness.asking import Asks, Rule
 from cairn.harness.definition import (
     Instructions,
     check_name,
@@ -31,6 +32,9 @@ from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
 from cairn.harness.sandbox.protocol import SandboxFactory
 from cairn.harness.schedules import checked_schedules
+from cairn.harness.skill import Skill
+from cairn.harness.skill_files import Given as GivenSkill
+from cairn.harness.skill_files import distinct, load_skills
 from cairn.harness.state import Draft, StateType
 from cairn.harness.tools import Repeat, Tool
 from cairn.harness.turn_view import Rendered, Turn
@@ -44,7 +48,7 @@ HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
 
 _OPTIONS = (
     "model", "instructions", "tools", "sandbox", "state", "thinking", "limits", "description", "aliases", "max_tokens",
-    "temperature", "model_settings", "schedules",
+    "temperature", "model_settings", "schedules", "skills",
 )  # fmt: skip
 
 
@@ -74,6 +78,7 @@ class Agent(Generic[S]):
         temperature: float | None = None,
         model_settings: Mapping[str, Any] | None = None,
         schedules: Sequence[Timing] = (),
+        skills: Sequence[GivenSkill] = (),
     ) -> None: ...
 
     @overload
@@ -94,6 +99,7 @@ class Agent(Generic[S]):
         temperature: float | None = None,
         model_settings: Mapping[str, Any] | None = None,
         schedules: Sequence[Timing] = (),
+        skills: Sequence[GivenSkill] = (),
     ) -> None: ...
 
     def __init__(
@@ -113,6 +119,7 @@ class Agent(Generic[S]):
         temperature: float | None = None,
         model_settings: Mapping[str, Any] | None = None,
         schedules: Sequence[Timing] = (),
+        skills: Sequence[GivenSkill] = (),
         **unknown: Any,
     ) -> None:
         self.place = _caller()
@@ -134,6 +141,8 @@ class Agent(Generic[S]):
         self.temperature = temperature
         self.model_settings: dict[str, Any] = dict(model_settings or {})
         self.schedules = checked_schedules(self, schedules)
+        self._given_skills: tuple[GivenSkill, ...] = (skills,) if isinstance(skills, (str, Skill)) else tuple(skills)
+        self._skills: tuple[Skill, ...] | None = None
         self.prepares: tuple[Callable[[Turn[Any]], None], ...] = ()
         self.message_hooks: tuple[Hook, ...] = ()
         self.stop_hooks: tuple[Hook, ...] = ()
@@ -169,6 +178,13 @@ class Agent(Generic[S]):
         """The agent's own tools in the order they were given and defined."""
         return tuple(self._tools.values())
 
+    @property
+    def skills(self) -> tuple[Skill, ...]:
+        """What `skills=` named, read when it is first asked for and then kept. *Raises* UsageError with all that is wrong."""
+        if self._skills is None:
+            self._skills = load_skills(self._given_skills, beside=self.place.rpartition(":")[0]) if self._given_skills else ()
+        return self._skills
+
     # --- definition -------------------------------------------------------------------------------------------------
 
     @overload
@@ -184,6 +200,7 @@ class Agent(Generic[S]):
         repeat: Repeat = "never",
         sequential: bool | str = False,
         timeout: float | None = None,
+        approval: bool | Rule | Asks = False,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def tool(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -255,6 +272,7 @@ class Agent(Generic[S]):
         instructions: str | None = None,
         description: str | None = None,
         tools: Sequence[Tool] = (),
+        skills: Sequence[Skill] = (),
     ) -> None:
         """What its folder or project says is now said of this agent. *Idempotent*. *Raises* UsageError for anything that
         the agent itself says otherwise: one of the two places would have no effect."""
@@ -275,6 +293,8 @@ class Agent(Generic[S]):
         self.description = self.description or description or ""
         for tool in tools:
             self._add(tool)
+        if skills:
+            self._skills = distinct((*self.skills, *skills))
 
     def _add(self, tool: Tool) -> None:
         present = self._tools.setdefault(tool.name, tool)
@@ -321,6 +341,7 @@ class Agent(Generic[S]):
             model=self._model,
             thinking=self.thinking,
             tools={tool.name: tool for tool in sandbox_tools} | self._tools,
+            skills=self.skills,
         )
         for prepare in self.prepares:
             if prepare(turn) is not None:
@@ -336,6 +357,7 @@ class Agent(Generic[S]):
             model=model,
             instructions="\n\n".join(part for part in (written, *map(inspect.cleandoc, added)) if part),
             tools=tools,
+            skills=turn.skills,
             thinking=checked_thinking(self, turn.thinking),
             max_tokens=self.max_tokens,
             temperature=self.temperature,

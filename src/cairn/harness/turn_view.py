@@ -8,7 +8,7 @@ byte-equal until something really changes.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +16,8 @@ from cairn.errors import UsageError
 from cairn.harness.function_tool import as_tool
 from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
+from cairn.harness.skill import Skill
+from cairn.harness.skill_tools import catalogue, skill_tools
 from cairn.harness.tools import Tool
 
 S = TypeVar("S")
@@ -32,6 +34,8 @@ class Rendered:
     max_tokens: int | None = None
     temperature: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    skills: tuple[Skill, ...] = ()
+    """Those whose catalogue is in the instructions and whose tools are among the tools."""
 
     @property
     def model_spec(self) -> str:
@@ -47,7 +51,7 @@ class Turn(Generic[S]):
     """The turn that is about to be asked. Change it with `use`, `without`, `instruct`, and by assigning `model` and
     `thinking`."""
 
-    __slots__ = ("_instructions", "_state", "_tools", "conversation", "model", "thinking")
+    __slots__ = ("_instructions", "_skills", "_state", "_tools", "conversation", "model", "thinking")
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Turn(Generic[S]):
         model: str | Model | None,
         thinking: ThinkingLevel | None,
         tools: Mapping[str, Tool],
+        skills: Sequence[Skill] = (),
     ) -> None:
         self._state = state
         self.conversation = conversation
@@ -66,6 +71,7 @@ class Turn(Generic[S]):
         self.thinking = thinking
         self._tools = dict(tools)
         self._instructions: list[str] = []
+        self._skills = {skill.name: skill for skill in skills}
 
     @property
     def state(self) -> S:
@@ -79,9 +85,19 @@ class Turn(Generic[S]):
         """The names the model would see now, in order."""
         return tuple(self._tools)
 
-    def use(self, *tools: Tool | Callable[..., Any]) -> None:
-        """The model sees these tools at this turn too. *Raises* UsageError when another tool has the name."""
+    @property
+    def skills(self) -> tuple[Skill, ...]:
+        """Those whose line the model would see now, in order."""
+        return tuple(self._skills.values())
+
+    def use(self, *tools: Tool | Skill | Callable[..., Any]) -> None:
+        """The model sees these tools and skills at this turn too. *Raises* UsageError when another has the name."""
         for given in tools:
+            if isinstance(given, Skill):
+                known = self._skills.setdefault(given.name, given)
+                if known != given:
+                    raise UsageError(f"turn.use: there are two skills named {given.name!r} ({known.place} and {given.place})")
+                continue
             tool = as_tool(given)
             present = self._tools.setdefault(tool.name, tool)
             if present is not tool:
@@ -106,5 +122,13 @@ class Turn(Generic[S]):
         self._instructions.append(text)
 
     def taken(self) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
-        """The tools and added instructions, for the render that made this turn."""
-        return tuple(self._tools.values()), tuple(self._instructions)
+        """The tools and added instructions, for the render that made this turn; what skills need of both comes last."""
+        if not self._skills:
+            return tuple(self._tools.values()), tuple(self._instructions)
+        for tool in skill_tools(self.skills):
+            if tool.name in self._tools:
+                raise UsageError(
+                    f"a tool named {tool.name!r} ({self._tools[tool.name].place}) is in the way of skills; rename it"
+                )
+            self._tools[tool.name] = tool
+        return tuple(self._tools.values()), (*self._instructions, catalogue(self.skills))

@@ -345,6 +345,16 @@ def _token_revoke(given: Arguments) -> int:
     return token.revoke(given.store, given.name, tenant=given.tenant, json=given.json)
 
 
+def _declare_skills(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a skill's directory, or one that holds skills")
+
+
+def _skills_check(given: Arguments) -> int:
+    from cairn.framework.cli.skills import check
+
+    return check(given.paths, json=given.json)
+
+
 VERBS: tuple[Verb, ...] = (
     Verb("run", "send one message to an agent and watch it work", _declare_run, _run_agent),
     Verb("serve", "serve agents over HTTP until it is told to stop", _declare_serve, _serve),
@@ -369,6 +379,15 @@ VERBS: tuple[Verb, ...] = (
             Verb("create", "make a token and show it once", _declare_token_create, _token_create),
             Verb("ls", "list the tokens there are", run=_token_ls),
             Verb("revoke", "end a token, in running servers too", _declare_token, _token_revoke),
+        ),
+    ),
+    Verb(
+        "skills",
+        "check skills before a model reads them",
+        verbs=(
+            Verb(
+                "check", "list everything that is wrong with skills, offline", _declare_skills, _skills_check, has_store=False
+            ),
         ),
     ),
     Verb("demo", "watch an agent fix a bug, be killed in the middle, and go on", _declare_demo, _demo, has_store=False),

@@ -9,9 +9,9 @@ from typing import Any
 from cairn.errors import ToolError
 from cairn.harness.sandbox.patch import Edit, EditProblem, Patch, apply
 from cairn.harness.sandbox.protocol import Sandbox
-from cairn.harness.sandbox.read import SNIFFED_BYTES
 from cairn.harness.sandbox.text import size_of
 from cairn.harness.sandbox.toolbox import Locks, locate, make_tool, sandbox_of, told_to_the_model
+from cairn.harness.sandbox.window import SNIFFED_BYTES
 from cairn.harness.tools import Tool, ToolResult
 
 #: Larger files are data; changing them is a command's work.
