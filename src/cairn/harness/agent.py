@@ -327,10 +327,11 @@ class Agent(Generic[S]):
         *,
         conversation: str = "",
         sandbox_tools: Sequence[Tool] = (),
+        client_tools: Sequence[Tool] = (),
     ) -> Rendered:
         """What to ask the model with, given the stored state. Pure.
 
-        A tool of the agent takes the place of a sandbox's tool of the same name. *Raises* UsageError when there is no model,
+        A tool of the agent takes the place of a sandbox's tool of the same name, and both that of a client's. *Raises* UsageError when there is no model,
         when a function in it changed the state or returned nonsense, and whatever a `prepare` function raises.
         """
         state = None if self.state_type is None else self.state_type.load(stored or {})
@@ -340,7 +341,7 @@ class Agent(Generic[S]):
             conversation=conversation,
             model=self._model,
             thinking=self.thinking,
-            tools={tool.name: tool for tool in sandbox_tools} | self._tools,
+            tools=_together(sandbox_tools, self._tools, client_tools),
             skills=self.skills,
         )
         for prepare in self.prepares:
@@ -375,6 +376,12 @@ class Agent(Generic[S]):
         if not isinstance(written, str):
             raise UsageError(f"{self}: its instructions function returned {type(written).__name__}; return a text")
         return inspect.cleandoc(written)
+
+
+def _together(sandbox: Sequence[Tool], own: Mapping[str, Tool], client: Sequence[Tool]) -> dict[str, Tool]:
+    """All tools by name, in the order the model is told of them."""
+    tools = {tool.name: tool for tool in sandbox} | dict(own)
+    return tools | {tool.name: tool for tool in client if tool.name not in tools}
 
 
 def _caller() -> str:

@@ -16,6 +16,7 @@ from cairn.harness import records as h
 from cairn.harness import recovery
 from cairn.harness.agent import Agent
 from cairn.harness.calls import LiveCall
+from cairn.harness.client_tool import declared_tools
 from cairn.harness.conversation import Conversation
 from cairn.harness.images import Images, blobs_of
 from cairn.harness.messages import Content
@@ -138,9 +139,19 @@ class Attempt:
 
     # --- the agent at a turn
 
-    def render(self, values: dict[str, msgspec.Raw]) -> Rendered:
-        """The agent with this state. *Raises* what a `prepare` function raises."""
-        return self.agent.render(values, conversation=self.instance.address.id, sandbox_tools=self._sandbox_tools)
+    def render(self, values: dict[str, msgspec.Raw], submissions: Sequence[str]) -> Rendered:
+        """The agent with this state, answering these submissions. *Raises* what a `prepare` function raises."""
+        return self.agent.render(
+            values,
+            conversation=self.instance.address.id,
+            sandbox_tools=self._sandbox_tools,
+            client_tools=self._client_tools(submissions),
+        )
+
+    def _client_tools(self, submissions: Sequence[str]) -> Sequence[Tool]:
+        """What the clients that sent these carry out; of two of one name, the later message's."""
+        declared = [spec for id in submissions for spec in self.conversation.delivery_of(id).client_tools]
+        return declared_tools(tuple({spec.name: spec for spec in declared}.values())) if declared else ()
 
     def renew(self) -> None:
         """Between two turns: from here on the agent is as it is defined now, if it was edited meanwhile."""
@@ -154,7 +165,7 @@ class Attempt:
         """The agent at the present turn; after a crash, as it renders now."""
         turn = self.conversation.control.turn
         if self._rendered is None or self._rendered[0] != turn:
-            self._rendered = (turn, self.render(self.conversation.values))
+            self._rendered = (turn, self.render(self.conversation.values, self.conversation.control.included))
         return self._rendered[1]
 
     def live(self, call: str) -> LiveCall:

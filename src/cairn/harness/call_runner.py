@@ -1,6 +1,6 @@
 """The calls of one message at work: their intents, as many at a time as may run, and the outcome of each as it comes.
 
-Laws. A call runs after its intent is durable (S8). Each outcome is committed when it is there, whatever its siblings do
+Laws. A call runs after its intent is durable (S8); one that asks waits without a task (call_questions.py). Each outcome is committed when it is there, whatever its siblings do
 (P4, F4); the last one is left to the loop, so that the next turn rides in its batch. Whatever happens to the run, every
 call of the message ends up with exactly one outcome.
 """
@@ -8,6 +8,7 @@ call of the message ends up with exactly one outcome.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from cairn.errors import CairnError
 from cairn.harness import records as h
 from cairn.harness.attempt import Attempt, View
 from cairn.harness.batch import startable
+from cairn.harness.call_questions import CallQuestions, Leave
 from cairn.harness.calls import details_of, error_result, fitting, outcome_of, state_change
 from cairn.harness.cut import CutReason
 from cairn.harness.messages import Text, ToolCall
@@ -41,41 +43,80 @@ class CallRunner:
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
+        self._questions = CallQuestions(attempt)
+        self.park = self._questions.park
+        self.end_waits = self._questions.end_waits
 
     # --- records
 
     def plan(self, view: View) -> list[r.Record]:
-        """Intents of the calls that may begin now; a call that cannot be made has its outcome at once."""
-        attempt, control, records = self._attempt, view.control, list[r.Record]()
-        blocks = {block.id: block for block in view.content if isinstance(block, ToolCall)}
-        rendered = attempt.rendered()
-        rules = {tool.name: tool.sequential for tool in rendered.tools}
-        for call in startable(control.calls, lambda name: rules.get(name, False), attempt.agent.limits.parallel_tools):
-            tool = rendered.tool(call.name)
-            if tool is None:
-                known = ", ".join(tool.name for tool in rendered.tools) or "none"
-                text = f"There is no tool named '{call.name}'. Available tools: {known}."
-                records.append(outcome(control, call, "error", text, attempt.now()))
-                continue
-            try:
-                records.append(self._called(control, call, tool, blocks[call.id]))
-            except ValueError as error:
-                records.append(outcome(control, call, "error", str(error), attempt.now()))
+        """Intents of the calls that may begin now, questions of those that ask, and the outcome of what has been answered; a
+        call that cannot be made has its outcome at once."""
+        attempt, blocks = self._attempt, {block.id: block for block in view.content if isinstance(block, ToolCall)}
+        # What is recorded here counts for what is decided after it.
+        control, records = view.control.copy(), list[r.Record]()
+
+        def add(*made: r.Record) -> None:
+            records.extend(made)
+            for record in made:
+                control.apply(record)
+
+        tools = {tool.name: tool for tool in attempt.rendered().tools}
+        for call in [call for call in control.calls if call.status is CallStatus.PLANNED]:
+            tool = tools.get(call.name)
+            if tool is not None and tool.asks is not None:
+                try:
+                    add(*self._questions.ask(control, call, tool, self._arguments(tool, blocks[call.id])))
+                except ValueError as error:
+                    add(outcome(control, call, "error", str(error), attempt.now()))
+        add(*self._questions.take(control))
+        rules = {tool.name: tool.sequential for tool in tools.values()}
+        approved = self._questions.approved(control)
+        limit = attempt.agent.limits.parallel_tools
+        for call in startable(control.calls, lambda name: rules.get(name, False), limit, approved):
+            add(self._begun(control, call, tools.get(call.name), tools, blocks[call.id], approved.get(call.id)))
         return records
 
-    def _called(self, control: Control, call: CallState, tool: Tool, block: ToolCall) -> h.ToolCalled:
-        if block.arguments_error is not None:
-            raise ValueError(f"The arguments of this call could not be read: {block.arguments_error}")
+    def _begun(
+        self,
+        control: Control,
+        call: CallState,
+        tool: Tool | None,
+        tools: Mapping[str, Tool],
+        block: ToolCall,
+        leave: Leave | None,
+    ) -> r.Record:
+        """The intent of one call, or its outcome if it cannot be made."""
+        now = self._attempt.now()
+        if tool is None and leave is not None:
+            text = f"The tool '{call.name}' no longer exists; this call was approved, and was not made."
+            return outcome(control, call, "error", text, now)
+        if tool is None:
+            text = f"There is no tool named '{call.name}'. Available tools: {', '.join(tools) or 'none'}."
+            return outcome(control, call, "error", text, now)
+        try:
+            arguments = leave.arguments if leave is not None else self._arguments(tool, block)
+        except ValueError as error:
+            return outcome(control, call, "error", str(error), now)
         return h.ToolCalled(
             submission=control.submission or "",
             turn=control.turn,
             call=call.id,
             name=call.name,
-            arguments=msgspec.Raw(msgspec.json.encode(tool.validate(block.arguments))),
+            arguments=arguments,
             repeat=tool.repeat,
             epoch=self._attempt.instance.epoch,
-            at=self._attempt.now(),
+            at=now,
+            by=leave.by if leave is not None else "",
+            answer=leave.answer if leave is not None else "",
         )
+
+    @staticmethod
+    def _arguments(tool: Tool, block: ToolCall) -> msgspec.Raw:
+        """Coerced and checked. Raises ValueError with a text for the model."""
+        if block.arguments_error is not None:
+            raise ValueError(f"The arguments of this call could not be read: {block.arguments_error}")
+        return msgspec.Raw(msgspec.json.encode(tool.validate(block.arguments)))
 
     def close(self, view: View) -> list[r.Record]:
         """The outcome of every call that will not run (any more)."""
@@ -87,23 +128,29 @@ class CallRunner:
     async def run(self, cut: asyncio.Future[CutReason]) -> list[r.Record]:
         """Run the called calls, and those that may begin after them, until each has its outcome or the run is cut."""
         running: Running = {}
+        known: set[str] = set()
         try:
             while True:
                 self._start(running)
                 if not running:
                     return []
-                wanted: set[asyncio.Future[Any]] = {*running, cut}
-                await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
+                with self._questions.watch(known) as news:
+                    wanted: set[asyncio.Future[Any]] = {*running, cut, news}
+                    await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
                 if cut.done():
                     return await self._stop(running)
+                if news.done():
+                    await self.end_waits(cut)
                 finished = [task for task in running if task.done()]
                 records = [record for task in finished for record in task.result()]
                 for task in finished:
                     del running[task]
+                known = self._questions.ended()
                 planned = self._plan_more(records)
                 if not running and planned is None:
                     return records
-                await self._attempt.commit([*records, *(planned or [])])
+                if records or planned:
+                    await self._attempt.commit([*records, *(planned or [])])
         finally:
             for task in running:
                 task.cancel()
@@ -118,9 +165,8 @@ class CallRunner:
     def _plan_more(self, records: list[r.Record]) -> list[r.Record] | None:
         """Intents of planned calls that may begin after these records; None when there are none left to plan."""
         view = self._attempt.view(records)
-        if all(call.status is not CallStatus.PLANNED for call in view.control.calls):
-            return None
-        return self.plan(view)
+        is_planned = any(call.status is CallStatus.PLANNED for call in view.control.calls)
+        return self.plan(view) if is_planned or self._questions.ended(view.control) else None
 
     async def _stop(self, running: Running) -> list[r.Record]:
         """Running calls are cancelled; those that have finished keep their outcome, the rest get one."""

@@ -17,7 +17,7 @@ import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.harness import records as h
-from cairn.harness.entries import Entries, Entry, Ref, RefKind, Result
+from cairn.harness.entries import Answered, Entries, Entry, Ref, RefKind, Result
 from cairn.harness.head import Head, changed, opened
 from cairn.harness.messages import (
     AssistantMessage,
@@ -50,6 +50,7 @@ class _Saved(msgspec.Struct):
     call_ids: list[str]
     has_images: bool
     shown: Shown | None = None
+    asking: dict[str, h.ToolAwaiting] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -70,6 +71,8 @@ class Conversation:
         self.shown = Shown()
         self.arguments: dict[str, msgspec.Raw] = {}
         """What the calls of the open turn were called with, by call."""
+        self.asking: dict[str, h.ToolAwaiting] = {}
+        """The calls of the open turn that wait for an answer, by call."""
         self.call_ids: list[str] = []
         """The ids of all calls of the submission at work."""
         self._heads: list[Head] = []
@@ -170,6 +173,7 @@ class Conversation:
                 call_ids=self.call_ids,
                 has_images=self.has_images,
                 shown=self.shown,
+                asking=self.asking,
             )
         )
 
@@ -182,7 +186,7 @@ class Conversation:
         made.values, made.versions = saved.values, saved.versions
         made._heads, made._unanswered, made.has_images = saved.heads, saved.unanswered, saved.has_images
         made.arguments, made.call_ids = saved.arguments, saved.call_ids
-        made.shown = saved.shown or Shown()
+        made.shown, made.asking = saved.shown or Shown(), saved.asking
         return made
 
     # --- inside
@@ -274,7 +278,7 @@ def _changed(self: Conversation, record: h.ContextChanged, ordinal: int) -> None
 
 def _turn_started(self: Conversation, record: h.TurnStarted, ordinal: int) -> None:
     self._flush_results(ordinal)
-    self.arguments = {}
+    self.arguments, self.asking = {}, {}
     if record.submission in record.includes:
         self.call_ids = []
     for number, note in enumerate(record.notes):
@@ -336,13 +340,28 @@ def _failed(self: Conversation, record: h.TurnFailed, ordinal: int) -> None:
         entry.state = "failed"
 
 
+def _awaiting(self: Conversation, record: h.ToolAwaiting, ordinal: int) -> None:
+    kept = msgspec.structs.replace(record, arguments=record.arguments.copy(), output=record.output.copy())
+    self.asking[record.call] = kept
+
+
+def _answered(self: Conversation, call: str, by: str, answer: str) -> None:
+    """What is remembered of an answer for as long as the conversation: who gave it, and which it was."""
+    if answer and self._unanswered is not None:
+        self.entries[self._unanswered].answers[call] = Answered(by=by, answer=answer)
+
+
 def _called(self: Conversation, record: h.ToolCalled, ordinal: int) -> None:
     self.arguments[record.call] = record.arguments.copy()
+    self.asking.pop(record.call, None)
+    _answered(self, record.call, record.by, record.answer)
 
 
 def _outcome(self: Conversation, record: h.ToolOutcome, ordinal: int) -> None:
     if self._unanswered is None:
         raise StoreCorrupt(f"an outcome for call '{record.call}', but no message waits for one (S14)")
+    self.asking.pop(record.call, None)
+    _answered(self, record.call, record.by, record.answer)
     self.has_images = self.has_images or any(isinstance(block, Image) for block in record.content)
     self.entries[self._unanswered].results[record.call] = Result(
         outcome=record.outcome, content=record.content, details=record.details.copy(), duration_ms=record.duration_ms
@@ -366,6 +385,7 @@ def _settled(self: Conversation, record: r.FiberSettled, ordinal: int) -> None:
 def _rewound(self: Conversation, record: h.ConversationRewound, ordinal: int) -> None:
     """What came after `to` is gone from both projections, but for messages nobody has read yet. A call whose outcome came
     after it keeps it: it did happen."""
+    read = {ref.entry for ref in self._refs if ref.kind == "m" and ref.ordinal > record.to}
     self._refs = [ref for ref in self._refs if ref.ordinal <= record.to]
     self._heads = [head for head in self._heads if head.ordinal <= record.to]
     keep = next((i for i, entry in enumerate(self.entries) if entry.ordinal > record.to), len(self.entries))
@@ -375,11 +395,15 @@ def _rewound(self: Conversation, record: h.ConversationRewound, ordinal: int) ->
     last: Entry | None = self.entries[-1] if self.entries else None
     if last is not None and last.kind == "assistant" and last.ended > record.to:
         last.content, last.state, last.results = (), "interrupted", {}
-    for entry in unread:
-        self._add(entry)
     said = self._refs[-1] if self._refs else None
     if said is not None and said.kind == "m" and self.entries[said.entry].calls:
         self._unanswered = said.entry
+    for index in sorted(index for index in read if index < keep and self.entries[index].kind == "user"):
+        # The message stays and the answer that had read it goes: it has been read all the same.
+        self._flush_results(ordinal)
+        self._refer("m", index, ordinal)
+    for entry in unread:
+        self._add(entry)
 
 
 _HANDLERS: dict[type[r.Record], Callable[[Conversation, Any, int], None]] = {
@@ -393,6 +417,7 @@ _HANDLERS: dict[type[r.Record], Callable[[Conversation, Any, int], None]] = {
     h.MessageCompleted: _completed,
     h.MessageInterrupted: _interrupted,
     h.TurnFailed: _failed,
+    h.ToolAwaiting: _awaiting,
     h.ToolCalled: _called,
     h.ToolOutcome: _outcome,
     h.ConversationRewound: _rewound,

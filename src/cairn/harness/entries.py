@@ -27,6 +27,14 @@ class Result(msgspec.Struct, omit_defaults=True):
     duration_ms: int = 0
 
 
+class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer one call was given from outside."""
+
+    by: str
+    answer: str
+    """Its digest."""
+
+
 class Entry(msgspec.Struct, omit_defaults=True):
     """One thing in the conversation. An assistant entry is one message of the model with the results of its calls."""
 
@@ -42,6 +50,8 @@ class Entry(msgspec.Struct, omit_defaults=True):
     state: EntryState = "completed"
     model: str = ""
     results: dict[str, Result] = {}
+    answers: dict[str, Answered] = {}
+    """Of calls that waited for one: what they were answered."""
     usage: Usage | None = None
     error: r.ErrorInfo | None = None
     ended: int = -1

@@ -51,9 +51,9 @@ def _close_message(control: Control, at: float) -> Iterator[r.Record]:
 
 def _close_calls(control: Control, at: float) -> Iterator[r.Record]:
     for call in control.calls:
-        if call.status is CallStatus.CALLED:
+        if call.status is CallStatus.CALLED or (call.status is CallStatus.AWAITING and call.asks == "client_tool"):
             yield outcome(control, call, "unknown", UNKNOWN_IN_FORK, at)
-        elif call.status is CallStatus.PLANNED:
+        elif call.status in (CallStatus.PLANNED, CallStatus.AWAITING):
             yield outcome(control, call, "aborted", NOT_RUN_IN_FORK, at)
 
 

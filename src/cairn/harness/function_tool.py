@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, get_args, overload
 
 from cairn.errors import UsageError
+from cairn.harness.asking import Asks, Rule, asks_of
 from cairn.harness.context_face import Context
 from cairn.harness.hooks import Hook
 from cairn.harness.messages import ToolSpec
@@ -40,6 +41,7 @@ def tool(
     repeat: Repeat = "never",
     sequential: bool | str = False,
     timeout: float | None = None,
+    approval: bool | Rule | Asks = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
 
@@ -50,7 +52,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     The schema comes from its signature and docstring (Google style). `repeat` says what happens when a call's outcome is
     unknown after a crash: `never` (told to the model), `keyed` (called again with the same `ctx.key`), `safe` (called
     again), `resume` (called again, and its `ctx.step`s answer from the log). `sequential=True` runs it alone in its batch;
-    a text runs the calls that share it one at a time. `timeout` in seconds.
+    a text runs the calls that share it one at a time. `timeout` in seconds. `approval` parks a call until somebody approves it:
+    True, a function of the arguments that says whether (or why), or `approval(…)`.
 
     *Raises* UsageError for a function no model could call.
     """
@@ -100,6 +103,7 @@ def compile_tool(
     repeat: Repeat = "never",
     sequential: bool | str = False,
     timeout: float | None = None,
+    approval: bool | Rule | Asks = False,
     localns: Mapping[str, Any] | None = None,
     **unknown: Any,
 ) -> Tool:
@@ -134,6 +138,7 @@ def compile_tool(
         sequential=sequential,
         timeout_seconds=timeout,
         place=place_of(function),
+        asks=asks_of(_called(function), approval),
     )
 
 
@@ -190,7 +195,7 @@ def _check_options(
         raise UsageError(f"{called}: timeout={timeout!r}; it is in seconds and must be more than zero")
 
 
-_OPTIONS = ("name", "description", "repeat", "sequential", "timeout")
+_OPTIONS = ("name", "description", "repeat", "sequential", "timeout", "approval")
 
 
 def unknown_option(of: str, given: str, known: Any) -> str:

@@ -75,11 +75,13 @@ class Loop:
             Action.FAIL: partial(self._settle, kind="failed"),
             Action.ABORT: partial(self._settle, kind="aborted"),
         }
+        self._parks: dict[Action, Callable[[View], list[r.Record]]] = {Action.WAIT: self._park, Action.PARK: calls.park}
         self._effects: dict[Action, Callable[[asyncio.Future[CutReason]], Awaitable[list[r.Record]]]] = {
             Action.REQUEST: self._request,
             Action.RUN_CALLS: calls.run,
             Action.HEAR: hooks.hear,
             Action.ASK_STOP: hooks.ask_stop,
+            Action.END_WAITS: calls.end_waits,
         }
 
     async def run(self) -> None:
@@ -111,12 +113,12 @@ class Loop:
                     f"{len(staged)} records of {attempt.fiber.id} lead to no effect: {action.value}"
                 )
                 continue
-            if action is Action.WAIT:
-                staged.append(self._park(view))
+            if action in self._parks:
+                staged += self._parks[action](view)
             if staged:
                 await attempt.commit(staged)
                 staged = []
-            if action in (Action.WAIT, Action.END):
+            if action is Action.END or action in self._parks:
                 return
             if self._decide(attempt.view()) is action:
                 staged = await self._carry_out(action)
@@ -149,15 +151,15 @@ class Loop:
     def _start_turn(self, view: View) -> list[r.Record]:
         attempt, control = self._attempt, view.control
         attempt.renew()
+        first = [control.submission] if control.submission not in control.included else []
+        includes = tuple(id for id in (*first, *recovery.joining(control, attempt.instance.runtime)) if id)
         try:
-            rendered = attempt.render(view.values)
+            rendered = attempt.render(view.values, (*control.included, *includes))
         except Exception as error:
             logger.exception("%r could not be rendered", attempt.agent)
             return attempt.settled(control, "failed", error_info(error))
         declared, told = declare(attempt.conversation, rendered)
         turn = attempt.instance.ids.new("turn")
-        first = [control.submission] if control.submission not in control.included else []
-        includes = tuple(id for id in (*first, *recovery.joining(control, attempt.instance.runtime)) if id)
         attempt.begin_turn(turn, rendered)
         return [
             *declared,
@@ -203,10 +205,10 @@ class Loop:
             error = r.ErrorInfo(kind="limit_length", message=f"the answer was cut off at its maximum length {limit + 1} times")
         return attempt.settled(control, kind, error)
 
-    def _park(self, view: View) -> r.FiberParked:
+    def _park(self, view: View) -> list[r.Record]:
         attempt = self._attempt
         name, until = f"retry:{view.control.turn}", view.control.retry_at
-        return r.FiberParked(fiber=attempt.fiber.id, name=name, at=attempt.now(), until=until)
+        return [r.FiberParked(fiber=attempt.fiber.id, name=name, at=attempt.now(), until=until)]
 
     # --- the model
 

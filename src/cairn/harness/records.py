@@ -9,6 +9,10 @@ One submission, sequential tool step, as it stands in the log (`|` separates syn
 
     fiber.accepted | fiber.started turn.started | delta… message.completed tool.called | tool.outcome turn.started | …
         | delta… message.completed fiber.settled
+
+and of a call that waits for an approval:
+
+    … | delta… message.completed tool.awaiting fiber.waiting fiber.parked | answer.given | fiber.started tool.called | …
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Literal
 
 import msgspec
 
+from cairn.harness.asking import AskKind, OnMessage
 from cairn.harness.messages import Content, Image, ResultContent, StopReason, ToolSpec, Usage
 from cairn.harness.sandbox.protocol import ProcessInfo
 from cairn.runtime.records import NULL, ErrorInfo, Record
@@ -25,9 +30,11 @@ from cairn.runtime.records import NULL, ErrorInfo, Record
 SUBMISSION = "submission"
 #: The fiber method that runs `on_settled`; its argument is the submission's id.
 SETTLED_HOOK = "on_settled"
+#: The fiber method that rewinds the conversation; its argument is the id of the message that will be the last, or null.
+REWIND = "rewind"
 
 Repeat = Literal["never", "keyed", "safe", "resume"]
-CallOutcome = Literal["ok", "error", "unknown", "aborted", "timeout"]
+CallOutcome = Literal["ok", "error", "unknown", "aborted", "timeout", "rejected", "expired", "withdrawn"]
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +46,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str | None = None
     attributes: dict[str, str] = {}
     tag: str = "signal"
+    client_tools: tuple[ToolSpec, ...] = ()
+    """Tools that the client which sent it carries out itself."""
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +137,29 @@ class TurnFailed(Record, frozen=True, tag="turn.failed"):
     retry_at: float | None = None
 
 
+class ToolAwaiting(Record, frozen=True, tag="tool.awaiting"):
+    """A call waits for an answer from outside. In its batch stands the fiber's wait, which has the call's id for its name."""
+
+    submission: str
+    turn: str
+    call: str
+    name: str
+    arguments: msgspec.Raw
+    """Coerced and validated; what is run when it is approved, and nothing else."""
+    digest: str
+    """Of the name and the arguments: what an answer is bound to."""
+    kind: AskKind
+    at: float
+    until: float | None = None
+    """When it expires, wall seconds."""
+    reason: str = ""
+    by: tuple[str, ...] = ()
+    """Who may answer. Empty: whoever may write to the conversation."""
+    on_message: OnMessage = "queue"
+    output: msgspec.Raw = NULL
+    """JSON Schema of what a client may give as the output."""
+
+
 class ToolCalled(Record, frozen=True, tag="tool.called"):
     """The intent of a call, durable before the tool runs (S8). `arguments` are coerced and validated."""
 
@@ -139,6 +171,10 @@ class ToolCalled(Record, frozen=True, tag="tool.called"):
     repeat: Repeat
     epoch: int
     at: float
+    by: str = ""
+    """Who approved it."""
+    answer: str = ""
+    """The digest of the answer that approved it; empty when nobody was asked."""
 
 
 class ToolProcess(Record, frozen=True, tag="tool.process"):
@@ -170,6 +206,10 @@ class ToolOutcome(Record, frozen=True, tag="tool.outcome"):
     duration_ms: int = 0
     is_value: bool = False
     """The content is one text, the JSON of what the tool returned."""
+    by: str = ""
+    """Who gave it: rejected the call, or carried it out."""
+    answer: str = ""
+    """The digest of the answer that it comes from; empty when it comes from none."""
 
 
 class DataShown(Record, frozen=True, tag="data.shown"):
@@ -214,6 +254,7 @@ HARNESS: tuple[type[Record], ...] = (
     MessageCompleted,
     MessageInterrupted,
     TurnFailed,
+    ToolAwaiting,
     ToolCalled,
     ToolProcess,
     ToolProgress,

@@ -7,10 +7,10 @@ present epoch: the process that recorded it is this one, and is about to run it;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from cairn.harness.limits import Limits
 from cairn.harness.submission import CallState, CallStatus, Control, Stage
@@ -30,6 +30,8 @@ class Action(Enum):
     CLOSE_CALLS = "give every open call its outcome without running it"
     ASK_STOP = "run on_stop"
     WAIT = "wait until the retry is due"
+    END_WAITS = "record that the waits for answers are over that have none"
+    PARK = "wait for answers"
     COMPLETE = "settle as completed"
     FAIL = "settle as failed"
     ABORT = "settle as aborted"
@@ -72,8 +74,12 @@ class Calls(Enum):
     """Some are called and can be run: ours, or repeatable by their class."""
     LOST = "lost"
     """Some were called by a process that is gone, and may not be repeated."""
+    OVER = "over"
+    """Some wait for an answer, and their time is over or a message takes their place; the log does not say so yet."""
     PLANNED = "planned"
-    """None is called; some are waiting to be."""
+    """None is called; some are waiting to be, or have their answer."""
+    WAITING = "waiting"
+    """Those that are open wait for their answers."""
 
 
 class Retry(Enum):
@@ -137,7 +143,9 @@ TABLE: tuple[Row, ...] = (
     _row(Stage.CALLS, Action.REFUSE_CALLS, halt=GOING, calls=Calls.CUT),
     _row(Stage.CALLS, Action.CLOSE_CALLS, halt=GOING, calls=Calls.LOST),
     _row(Stage.CALLS, Action.RUN_CALLS, halt=GOING, calls=Calls.GO),
+    _row(Stage.CALLS, Action.END_WAITS, halt=GOING, calls=Calls.OVER),
     _row(Stage.CALLS, Action.PLAN_CALLS, halt=GOING, calls=(Calls.PLANNED, Calls.NONE)),
+    _row(Stage.CALLS, Action.PARK, halt=GOING, calls=Calls.WAITING),
     # every call has its outcome
     _row(Stage.ANSWERED, Action.ABORT, halt=Halt.ABORT),
     _row(Stage.ANSWERED, Action.FAIL, halt=Halt.FAIL),
@@ -205,7 +213,7 @@ def situate(control: Control, runtime: RuntimeState, given: Given) -> Situation:
     return Situation(
         stage=control.stage,
         halt=halt(control, fiber, given)[0] if fiber is not None else Halt.NO,
-        calls=calls(control, given.epoch),
+        calls=calls(control, fiber, given, joinable),
         retry=_retry(control, given.now),
         waiting=bool(joinable),
         unheard=given.hears and any(id not in heard for id in next_in),
@@ -277,14 +285,21 @@ class Verb(Enum):
     """What happens to one call of the message."""
 
     PLAN = "record its intent"
+    WAIT = "wait for its answer"
+    END = "record that the wait for its answer is over"
+    TAKE = "record what follows from its answer, or from there being none"
     RUN = "run it"
     LOSE = "record that its outcome is unknown"
     NOTHING = "it has its outcome"
 
 
-#: (status, ours, repeat class) → verb. Whose it is and its class matter only while it is called; else they are None.
+#: (status, ours, repeat class) → verb. Whose it is and its class matter only while it is called; else they are None. Of one
+#: that waits for an answer the third says how that stands.
 CALL_TABLE: Mapping[tuple[CallStatus, bool | None, str | None], Verb] = {
     (CallStatus.PLANNED, None, None): Verb.PLAN,
+    (CallStatus.AWAITING, None, "open"): Verb.WAIT,
+    (CallStatus.AWAITING, None, "over"): Verb.END,
+    (CallStatus.AWAITING, None, "ended"): Verb.TAKE,
     (CallStatus.CALLED, True, "never"): Verb.RUN,
     (CallStatus.CALLED, True, "keyed"): Verb.RUN,
     (CallStatus.CALLED, True, "safe"): Verb.RUN,
@@ -297,24 +312,41 @@ CALL_TABLE: Mapping[tuple[CallStatus, bool | None, str | None], Verb] = {
 }
 
 
-def verb(call: CallState, epoch: int) -> Verb:
-    return CALL_TABLE[call_key(call, epoch)]
+Wait = Literal["open", "over", "ended"]
 
 
-def call_key(call: CallState, epoch: int) -> tuple[CallStatus, bool | None, str | None]:
+def wait_of(call: CallState, fiber: FiberState | None, now: float, joinable: Sequence[str]) -> Wait:
+    """How it stands with the answer a call waits for. `ended`: the log says how, and `FiberState.came` with what."""
+    if fiber is None or call.id in fiber.came:
+        return "ended"
+    is_replaced = call.on_message == "withdraw" and bool(joinable)
+    return "over" if is_replaced or (call.until is not None and call.until <= now) else "open"
+
+
+def verb(call: CallState, epoch: int, wait: Wait = "open") -> Verb:
+    return CALL_TABLE[call_key(call, epoch, wait)]
+
+
+def call_key(call: CallState, epoch: int, wait: Wait = "open") -> tuple[CallStatus, bool | None, str | None]:
     """Where a call stands in the table."""
+    if call.status is CallStatus.AWAITING:
+        return call.status, None, wait
     if call.status is not CallStatus.CALLED:
         return call.status, None, None
     return call.status, call.epoch == epoch, call.repeat
 
 
-def calls(control: Control, epoch: int) -> Calls:
+def calls(control: Control, fiber: FiberState | None, given: Given, joinable: Sequence[str]) -> Calls:
     """The open calls as a whole."""
     if control.stage is not Stage.CALLS:
         return Calls.NONE
-    verbs = {verb(call, epoch) for call in control.calls}
+    verbs = {verb(call, given.epoch, wait_of(call, fiber, given.now, joinable)) for call in control.calls}
     if Verb.LOSE in verbs:
         return Calls.LOST
     if Verb.RUN in verbs:
         return Calls.GO
+    if Verb.END in verbs:
+        return Calls.OVER
+    if Verb.PLAN not in verbs and Verb.TAKE not in verbs:
+        return Calls.WAITING
     return Calls.CUT if control.stop == "length" else Calls.PLANNED

@@ -21,6 +21,18 @@ UNKNOWN_OUTCOME = (
 )
 NOT_RUN_ABORTED = "This call was not run: the work was stopped first."
 STOPPED_ABORTED = "This call was stopped before it finished. It may have taken effect in part."
+UNANSWERED_ABORTED = (
+    "The work was stopped before the outcome of this call arrived. It may or may not have taken effect where it was to be made."
+)
+REJECTED = "This call was not run: it was rejected."
+EXPIRED = {
+    "approval": "This call was not run: nobody approved it in time.",
+    "client_tool": "The outcome of this call did not arrive in time. It may or may not have taken effect.",
+}
+WITHDRAWN = {
+    "approval": "This call was not run; it was withdrawn: the user wrote instead of approving it.",
+    "client_tool": "This call was withdrawn: the user wrote before its outcome arrived. It may or may not have taken effect.",
+}
 CUT_CALL = (
     "This call was not run: your message reached its maximum length, so the call may be incomplete. Make it again, in a "
     "shorter message."

@@ -9,7 +9,7 @@ import msgspec
 from cairn.harness import records as h
 from cairn.harness.messages import Text
 from cairn.harness.recovery import Verb, verb
-from cairn.harness.render import CUT_CALL, NOT_RUN_ABORTED, STOPPED_ABORTED, UNKNOWN_OUTCOME
+from cairn.harness.render import CUT_CALL, NOT_RUN_ABORTED, STOPPED_ABORTED, UNANSWERED_ABORTED, UNKNOWN_OUTCOME
 from cairn.harness.sizes import shortened
 from cairn.harness.submission import CallState, CallStatus, Control
 from cairn.runtime import records as r
@@ -54,9 +54,14 @@ def close_calls(control: Control, epoch: int, halted: bool, at: float) -> list[r
         if call.status is CallStatus.CALLED and call.epoch != epoch and verb(call, epoch) is Verb.LOSE:
             records.append(outcome(control, call, "unknown", UNKNOWN_OUTCOME, at))
         elif halted:
-            text = NOT_RUN_ABORTED if call.status is CallStatus.PLANNED else STOPPED_ABORTED
-            records.append(outcome(control, call, "aborted", text, at))
+            records.append(outcome(control, call, "aborted", _stopped_text(call), at))
     return records
+
+
+def _stopped_text(call: CallState) -> str:
+    if call.status is CallStatus.CALLED:
+        return STOPPED_ABORTED
+    return UNANSWERED_ABORTED if call.asks == "client_tool" else NOT_RUN_ABORTED
 
 
 def reply_of(text: str, message: str) -> msgspec.Raw:

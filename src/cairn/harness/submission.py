@@ -23,6 +23,8 @@ from cairn.runtime import records as r
 
 class CallStatus(Enum):
     PLANNED = "planned"
+    AWAITING = "awaiting"
+    """An answer decides it: leave to run, or its outcome."""
     CALLED = "called"
     DONE = "done"
 
@@ -61,6 +63,11 @@ class CallState(msgspec.Struct, omit_defaults=True):
     epoch: int = 0
     terminate: bool = False
     process: ProcessInfo | None = None
+    until: float | None = None
+    """When the wait for its answer is over, wall seconds."""
+    on_message: str = "queue"
+    asks: str = ""
+    """What it waited or waits for: `approval`, `client_tool`, or nothing."""
 
 
 class Control(msgspec.Struct, omit_defaults=True):
@@ -209,10 +216,19 @@ def _failed(control: Control, record: h.TurnFailed) -> None:
     control.retry_at, control.error = record.retry_at, record.error
 
 
-def _called(control: Control, record: h.ToolCalled) -> None:
+def _awaiting(control: Control, record: h.ToolAwaiting) -> None:
     _expect(control, record, Stage.CALLS)
     call = control.call(record.call)
     if call.status is not CallStatus.PLANNED:
+        raise StoreCorrupt(f"call '{record.call}' asks while it is {call.status.value} (S14)")
+    call.status, call.asks = CallStatus.AWAITING, record.kind
+    call.until, call.on_message = record.until, record.on_message
+
+
+def _called(control: Control, record: h.ToolCalled) -> None:
+    _expect(control, record, Stage.CALLS)
+    call = control.call(record.call)
+    if call.status not in (CallStatus.PLANNED, CallStatus.AWAITING):
         raise StoreCorrupt(f"call '{record.call}' was called while it is {call.status.value} (S9)")
     call.status, call.repeat, call.epoch = CallStatus.CALLED, record.repeat, record.epoch
 
@@ -266,6 +282,7 @@ _HANDLERS: dict[type[r.Record], Callable[[Control, Any], None]] = {
     h.MessageCompleted: _completed,
     h.MessageInterrupted: _interrupted,
     h.TurnFailed: _failed,
+    h.ToolAwaiting: _awaiting,
     h.ToolCalled: _called,
     h.ToolProcess: _process,
     h.ToolOutcome: _outcome,

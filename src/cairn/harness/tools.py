@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from cairn.harness.asking import Asks
 from cairn.harness.messages import Image, ResultContent, Text, ToolSpec
 from cairn.harness.sandbox.protocol import ProcessInfo, Sandbox
 from cairn.harness.state import Draft
@@ -104,6 +105,8 @@ class Tool:
     timeout_seconds: float | None = None
     place: str = ""
     """Where it is defined, `path:line`, for messages to people."""
+    asks: Asks | None = None
+    """Its calls wait for an answer: a leave to run, or the outcome itself."""
 
     @property
     def name(self) -> str:

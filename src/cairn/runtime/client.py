@@ -209,7 +209,7 @@ class Client:
         """
         now = self.clock.wall()
         wait = self._question(await self.fold(id), fiber, name)
-        if (unfit := waits.unfit(wait, digest, now)) is not None:
+        if (unfit := waits.unfit(wait, digest, now, by)) is not None:
             raise Conflict(f"{self.address(id)}, fiber '{fiber}': {unfit}")
         raw = msgspec.Raw(msgspec.json.encode(answer))
         given = r.AnswerGiven(call=name, digest=digest, at=now, answer=raw, by=by, fiber=fiber)

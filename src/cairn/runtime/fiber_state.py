@@ -52,6 +52,8 @@ class WaitState(msgspec.Struct, omit_defaults=True):
     digest: str = ""
     request: msgspec.Raw = r.NULL
     since: float = 0.0
+    by: tuple[str, ...] = ()
+    after: int = -1
 
 
 class Came(msgspec.Struct, omit_defaults=True):
@@ -88,6 +90,10 @@ class FiberState(msgspec.Struct, omit_defaults=True):
     """The schedule whose occurrence it is, and …"""
     occurrence: float | None = None
     """… the time it was due, in wall seconds."""
+    call: r.Call | None = None
+    """It is the call of a handler, and forgotten once it has settled."""
+    chunks: int = 0
+    """What that call has yielded."""
     phase: Phase = Phase.ACCEPTED
     attempt: int = 0
     """How often it was started or taken up again after an interruption; 1 during the first try."""

@@ -45,6 +45,10 @@ def begin(state: RuntimeState, fiber: FiberState, wait: WaitState) -> None:
             state.joins.setdefault(wait.event, []).append(fiber.id)
         else:
             end(fiber, wait, Came(at=wait.since))
+    elif wait.on == "accepted" and any(
+        other.method == wait.event and other.ordinal > wait.after for other in state.fibers.values()
+    ):
+        end(fiber, wait, Came(at=wait.since))
 
 
 def end(fiber: FiberState, wait: WaitState, came: Came) -> None:
@@ -82,14 +86,23 @@ def answer_given(state: RuntimeState, record: r.AnswerGiven, ordinal: int) -> No
     """To the fiber that asked, if it is what it asked, in time, and the first. An answer to a tool call is the harness's."""
     fiber = state.fibers.get(record.fiber or "")
     wait = fiber.waits.get(record.call) if fiber is not None else None
-    if fiber is not None and wait is not None and unfit(wait, record.digest, record.at) is None:
+    if fiber is not None and wait is not None and unfit(wait, record.digest, record.at, record.by) is None:
         end(fiber, wait, Came(at=record.at, value=record.answer.copy(), by=record.by, ordinal=ordinal))
 
 
-def unfit(wait: WaitState, digest: str, at: float) -> str | None:
+def accepted(state: RuntimeState, record: r.FiberAccepted) -> None:
+    """Whoever waits for more work of this kind has waited for this; nothing is taken, so all of them have."""
+    for fiber in state.fibers.values():
+        for wait in [wait for wait in fiber.waits.values() if wait.on == "accepted" and wait.event == record.method]:
+            end(fiber, wait, Came(at=record.at))
+
+
+def unfit(wait: WaitState, digest: str, at: float, by: str = "") -> str | None:
     """Why an answer is none to what was asked; None when it is one."""
     if wait.on != "answer":
         return f"'{wait.name}' waits for a {wait.on}, not for an answer"
+    if wait.by and by not in wait.by:
+        return f"{by or 'nobody in particular'} may not answer it; {', '.join(wait.by)} may"
     if wait.digest != digest:
         return f"it answers another question: the digest of what '{wait.name}' asks is {wait.digest}"
     if wait.until is not None and at > wait.until:
