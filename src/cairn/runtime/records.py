@@ -164,7 +164,7 @@ class FiberRetried(Record, frozen=True, tag="fiber.retried"):
     error: ErrorInfo
 
 
-WaitKind = Literal["sleep", "signal", "answer", "fiber", "retry"]
+WaitKind = Literal["sleep", "signal", "answer", "fiber", "retry", "accepted"]
 
 
 class FiberWaiting(Record, frozen=True, tag="fiber.waiting"):
@@ -176,11 +176,15 @@ class FiberWaiting(Record, frozen=True, tag="fiber.waiting"):
     on: WaitKind = "sleep"
     until: float | None = None
     event: str = ""
-    """The signal's name, or the other fiber's id."""
+    """The signal's name, the other fiber's id, or the method of a fiber that is to be accepted."""
     digest: str = ""
     """Of what is asked, when it waits for an answer."""
     request: msgspec.Raw = NULL
     """What is asked, for whoever is to answer."""
+    by: tuple[str, ...] = ()
+    """Who may answer, by the name whoever lets them in gives them. Empty: whoever is let in."""
+    after: int = -1
+    """What it waits for counts if it was accepted after this ordinal: the last one its owner knew."""
 
 
 class FiberWaited(Record, frozen=True, tag="fiber.waited"):

@@ -166,6 +166,7 @@ def _accepted(state: RuntimeState, record: r.FiberAccepted, ordinal: int) -> Non
         schedule=record.schedule,
         occurrence=record.occurrence,
     )
+    waits.accepted(state, record)
     if record.schedule is not None:
         schedule_state.accepted(state, fiber)
     if record.key is not None:
@@ -218,7 +219,17 @@ def _step_completed(state: RuntimeState, record: r.StepCompleted, ordinal: int) 
 def _waiting(state: RuntimeState, record: r.FiberWaiting, ordinal: int) -> None:
     fiber = _live(state, record.fiber, record)
     request = record.request.copy()
-    wait = WaitState(record.name, record.on, record.until, record.event, record.digest, request, record.at)
+    wait = WaitState(
+        record.name,
+        record.on,
+        record.until,
+        record.event,
+        record.digest,
+        request,
+        record.at,
+        record.by,
+        record.after,
+    )
     waits.begin(state, fiber, wait)
     fiber.interrupted = 0
 
