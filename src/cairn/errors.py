@@ -23,6 +23,15 @@ CairnError
 │   ├── StepFailed             a step's tries are spent; the message is the last error
 │   ├── WaitExpired            nothing came in time; a TimeoutError too
 │   └── NonRetryable           raised by user code: do not try this fiber or step again
+├── WorkspaceError             a file operation that cannot be done; an OSError with its errno too
+│   └── WorkspaceFull          it would go over the workspace's quota; nothing of it was done
+├── ObjectError                something about one call of a durable object
+│   ├── UnknownMethod          its class has no such method
+│   ├── NotCallable            the method is not for callers, or not for this connection
+│   ├── Refused                the object did not take it: a state that does not fit, a connection it does not want
+│   ├── ReentrantCall          a chain of calls came back to an object that is in it; names the chain
+│   ├── CallInterrupted  (r)   its process stopped or lost the object while the handler ran; nothing of it was committed
+│   └── ObjectGone             the object was destroyed
 ├── ToolError                  raised by user code: the model is shown this text as the tool's error
 ├── ModelError                 a provider failed; carries kind, status, retry_after
 ├── RemoteError                a server refused or failed in a way that is none of the above; carries its words
@@ -149,6 +158,49 @@ class WaitExpired(FiberError, TimeoutError):
 
 class NonRetryable(FiberError):
     """Raised by user code: trying again cannot help; settle as failed now."""
+
+
+class WorkspaceError(CairnError, OSError):
+    """What a file system would say: `errno`, `strerror`, `filename`. Nothing was changed."""
+
+
+class WorkspaceFull(WorkspaceError):
+    """The workspace's quota of bytes or files (EDQUOT). Nothing of the change was done; remove something, or raise the quota."""
+
+
+class ObjectError(CairnError):
+    """Something about one call of a durable object."""
+
+
+class UnknownMethod(ObjectError):
+    """The class has no method of that name, or nobody here knows the class."""
+
+
+class NotCallable(ObjectError):
+    """The method is there and is not `@callable`."""
+
+
+class Refused(ObjectError):
+    """The object did not take what a client sent: a state that does not fit its type or its rules, a connection."""
+
+
+class ReentrantCall(ObjectError):
+    """A chain of calls came back to an object whose handler waits for it. `chain` names the objects, the first caller first."""
+
+    def __init__(self, message: str, chain: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.chain = chain
+
+
+class CallInterrupted(ObjectError):
+    """The process that ran the handler stopped, or lost the object to another one. Nothing of the handler was committed; what
+    it did to the world outside it did."""
+
+    retryable = True
+
+
+class ObjectGone(ObjectError, NotFound):
+    """The object was destroyed before, or while, it was called."""
 
 
 class ToolError(CairnError):

@@ -10,22 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import Fenced, FiberFailed, NotFound, StoreCorrupt, StoreError
+from cairn.errors import Conflict, Fenced, FiberFailed, NotFound, StoreCorrupt, StoreError
 from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
+from cairn.runtime.files_tree import OF_FILES, Files
 from cairn.runtime.settings import APPEND_RETRY_SECONDS, APPEND_RETRY_WAIT_SECONDS
 from cairn.runtime.state import RuntimeState
 from cairn.runtime.steady import SteadyClock
 from cairn.runtime.storage.store import Address, Append, Batch, Due, Durability, InstanceRow, Row, Store
 from cairn.runtime.threads import INLINE, Threads
 from cairn.runtime.together import Together
+
+if TYPE_CHECKING:
+    from cairn.runtime.workspace import Workspace
 
 logger = logging.getLogger("cairn.runtime")
 
@@ -57,6 +61,7 @@ class _Checkpoint(msgspec.Struct):
     format: int
     runtime: RuntimeState
     application: msgspec.Raw
+    files: msgspec.Raw = r.NULL
 
 
 _CHECKPOINT_FORMAT = 1
@@ -78,6 +83,7 @@ class Fold:
         self.head = log.BEGINNING
         self.runtime = RuntimeState()
         self.state: Any = self.application.initial()
+        self.files = Files()
         self.rows_since_checkpoint = 0
         self.bytes_since_checkpoint = 0
         self.checkpoint_bytes = 0
@@ -121,6 +127,8 @@ class Fold:
         for record in records:
             runtime.apply(record, ordinal)
             application.apply(state, record, ordinal)
+            if isinstance(record, OF_FILES):
+                self.files.apply(record, ordinal)
             fiber = application.progress(record)
             if fiber is not None:
                 runtime.progressed(fiber, getattr(record, "at", None))
@@ -136,7 +144,8 @@ class Fold:
 
     def checkpoint(self) -> bytes:
         application = msgspec.Raw(self.application.dump(self.state))
-        data = _encode(_Checkpoint(format=_CHECKPOINT_FORMAT, runtime=self.runtime, application=application))
+        files = self.files.dump()
+        data = _encode(_Checkpoint(format=_CHECKPOINT_FORMAT, runtime=self.runtime, application=application, files=files))
         self.rows_since_checkpoint = self.bytes_since_checkpoint = 0
         self.checkpoint_bytes = len(data)
         return data
@@ -151,6 +160,7 @@ class Fold:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return
         self.runtime, self.state, self.head = decoded.runtime, state, ordinal
+        self.files = Files.load(decoded.files)
         self.checkpoint_bytes = len(data)
 
 
@@ -177,6 +187,8 @@ class Instance(Fold):
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False
+        self.workspace: Workspace | None = None
+        """Its files, once somebody has used them: `Workspace.of(instance)`."""
         self.tidied: int | None = None
         """The ordinal up to which the application has tidied up; None: it has not looked since the instance was activated."""
         self.on_written: Callable[[int, Sequence[r.Record]], None] = lambda ordinal, records: None
@@ -234,6 +246,8 @@ class Instance(Fold):
                     raise FiberFailed(refusal)  # S7
             if (refusal := self.application.refusal(self.state, records)) is not None:
                 raise FiberFailed(refusal)  # S14
+            if (refusal := self.files.refusal(records)) is not None:
+                raise Conflict(f"a change of the files of {self.address} cannot follow: {refusal}")  # S14
             append = Append(self.n, self._batch(records), self.epoch, durability, tuple(due), blobs=tuple(blobs))
             ordinal = await self._write(append, records)
         if self.wants_checkpoint():

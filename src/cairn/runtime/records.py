@@ -13,13 +13,21 @@ from typing import Any, Literal, Union
 
 import msgspec
 
+from cairn.runtime.files import Change
+from cairn.runtime.object_records import Call as Call
+from cairn.runtime.object_records import CallWhat as CallWhat
+from cairn.runtime.object_records import ConnectionChanged as ConnectionChanged
+from cairn.runtime.object_records import ConnectionClosed as ConnectionClosed
+from cairn.runtime.object_records import ConnectionOpened as ConnectionOpened
+from cairn.runtime.object_records import ObjectReached as ObjectReached
+from cairn.runtime.object_records import ObjectSent as ObjectSent
+from cairn.runtime.object_records import StorageChanged as StorageChanged
+from cairn.runtime.object_records import SubObjectAdded as SubObjectAdded
+from cairn.runtime.object_records import SubObjectRemoved as SubObjectRemoved
+from cairn.runtime.record import NULL as NULL
+from cairn.runtime.record import Record as Record
+
 Outcome = Literal["completed", "failed", "aborted"]
-
-NULL = msgspec.Raw(b"null")
-
-
-class Record(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, omit_defaults=True):
-    """One immutable fact. Subclasses set `tag` to their durable name."""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,13 +107,15 @@ class FiberAccepted(Record, frozen=True, tag="fiber.accepted"):
     arguments: msgspec.Raw = NULL
     key: str | None = None
     timeout_seconds: float | None = None
-    trace: dict[str, str] = {}
+    trace: dict[str, str] = {}  # noqa: RUF012 - a Struct copies it for each
     """W3C trace context (`traceparent`, `tracestate`) of whoever asked: the parent of its spans."""
     retry: Retry | None = None
     """What happens when the method raises: None, it has failed; else it is called again, later."""
     schedule: str | None = None
     """The schedule whose occurrence this is. Then it is no request: its owner appends it, with `schedule.fired`."""
     occurrence: float | None = None
+    call: Call | None = None
+    """It is the call of a handler."""
 
 
 class FiberStarted(Record, frozen=True, tag="fiber.started"):
@@ -282,7 +292,7 @@ class ForgetRequested(Record, frozen=True, tag="forget.requested"):
 
 
 class DestroyRequested(Record, frozen=True, tag="destroy.requested"):
-    """Delete this instance."""
+    """Delete this instance, and its sub-objects before it. Whoever owns it from now on does nothing else."""
 
     at: float
 
@@ -342,6 +352,29 @@ class StateChanged(Record, frozen=True, tag="state.changed"):
     changes: dict[str, msgspec.Raw]
     conflicts: tuple[str, ...] = ()
     scope: str = ""
+    source: str = "server"
+    """The connection whose client set it, or the server: a client is not told of what it set itself."""
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+class FilesChanged(Record, frozen=True, tag="files.changed"):
+    """The files are different now, all of it at once: the changes here, after those staged under `staged`."""
+
+    at: float
+    base: int
+    """How many such records came before: it was made knowing them all."""
+    changes: tuple[Change, ...] = ()
+    staged: str = ""
+
+
+class FilesStaged(Record, frozen=True, tag="files.staged"):
+    """A part of a change too large for one record. It has no effect unless a `files.changed` names its transaction, and none
+    from the next one on that does not."""
+
+    transaction: str
+    changes: tuple[Change, ...]
 
 
 #: What a process that does not own the instance may append; everything else needs the current epoch.
@@ -355,6 +388,7 @@ REQUESTS: tuple[type[Record], ...] = (
     ForgetRequested,
     ScheduleRequested,
     DestroyRequested,
+    ObjectReached,
 )
 
 RUNTIME: tuple[type[Record], ...] = (
@@ -374,6 +408,15 @@ RUNTIME: tuple[type[Record], ...] = (
     FiberSettled,
     ScheduleFired,
     StateChanged,
+    FilesChanged,
+    FilesStaged,
+    StorageChanged,
+    ConnectionOpened,
+    ConnectionChanged,
+    ConnectionClosed,
+    ObjectSent,
+    SubObjectAdded,
+    SubObjectRemoved,
     *REQUESTS,
 )
 
