@@ -75,3 +75,29 @@ SCHEDULE_DEAD_KEPT = 100
 SCHEDULE_LATE_SECONDS = 60.0
 #: The shortest interval of a schedule, in seconds: below, it is a loop, and its log would be nothing but firings.
 SCHEDULE_SECONDS_MIN = 1.0
+
+#: Seconds one handler of an object may take; the next one waits for it (Cloudflare gives a request 30 s of CPU, Slack 3 s in all).
+HANDLER_SECONDS = 30.0
+#: Seconds a caller waits for an object's answer, the handlers before its own included, unless it says otherwise.
+CALL_SECONDS = 60.0
+#: Chunks of a stream that its caller has not taken: then the handler waits for it.
+STREAM_CHUNKS_MAX = 64
+#: Frames a socket has not taken before it is closed: a state of 10 KB is 10 MB then (Cloudflare closes at 1 MiB of backlog).
+ATTACHMENT_FRAMES_MAX = 1_000
+#: Bytes of one value in an object's storage, and of all of them: they are in its memory and in its checkpoints (Cloudflare: 2 MB
+#: a value).
+STORAGE_VALUE_BYTES_MAX = 512 << 10
+STORAGE_BYTES_MAX = 64 << 20
+#: Tags of a connection, and characters of one (Cloudflare: 10 and 256).
+CONNECTION_TAGS_MAX = 10
+CONNECTION_TAG_CHARACTERS_MAX = 256
+#: The shortest and the longest wait, in seconds, before a hibernating object with connections looks whether the processes that
+#: have their sockets are alive: as long as the last of them has been there.
+CONNECTIONS_RECHECK_SECONDS_MIN = 60.0
+CONNECTIONS_RECHECK_SECONDS_MAX = 3600.0
+#: Seconds an object that is to be destroyed waits in memory for its sub-objects to be; then it makes room for them.
+DESTROY_WAIT_SECONDS = 5.0
+#: Seconds between two looks whether an instance exists that somebody follows and nobody has made yet.
+FOLLOW_POLL_SECONDS = 5.0
+#: Seconds before a follower whose store failed reads on.
+FOLLOW_RETRY_SECONDS = 0.5

@@ -21,7 +21,8 @@ import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.runtime import records as r
-from cairn.runtime import schedule_state, waits
+from cairn.runtime import connection_state, schedule_state, sub_objects, waits
+from cairn.runtime.connection_state import ConnectionState
 from cairn.runtime.fiber_state import Came as Came
 from cairn.runtime.fiber_state import FiberState as FiberState
 from cairn.runtime.fiber_state import Phase as Phase
@@ -31,6 +32,7 @@ from cairn.runtime.fiber_state import WaitState as WaitState
 from cairn.runtime.fiber_state import backoff_seconds as backoff_seconds
 from cairn.runtime.fiber_state import step_key as step_key
 from cairn.runtime.schedule_state import ScheduleState
+from cairn.runtime.sub_objects import SubObject
 from cairn.runtime.waits import Signal
 
 
@@ -56,6 +58,9 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
     joins: dict[str, list[str]] = {}
     """Which fibers wait for a fiber, by that one's id."""
     schedules: dict[str, ScheduleState] = {}
+    connections: dict[str, ConnectionState] = {}
+    """The clients that are connected, by id, in whatever process."""
+    subs: dict[str, SubObject] = {}
     moves: int = 0
     """How many records changed what there is to do: who looks for work need not look after the others."""
 
@@ -115,7 +120,7 @@ def _forked(state: RuntimeState, record: r.InstanceForked, ordinal: int) -> None
     """Nobody owns it yet. What is unsettled is so until the same batch settles it; no request and no schedule of the source's
     reaches it."""
     state.kind, state.id, state.uid, state.keys = record.kind, record.id, record.uid, {}
-    state.signals, state.schedules = [], {}
+    state.signals, state.schedules, state.connections, state.subs = [], {}, {}, {}
     state.released, state.crashed, state.destroy = True, False, False
 
 
@@ -288,7 +293,7 @@ def _settled(state: RuntimeState, record: r.FiberSettled, ordinal: int) -> None:
         dead=record.dead,
         resolved_by=fiber.resolution.by if fiber.resolution is not None else None,
     )
-    if not fiber.forget:
+    if not fiber.forget and fiber.call is None:
         state.settled[record.fiber] = done
     waits.settled(state, fiber, record.at)
     if fiber.schedule is not None:
@@ -330,6 +335,11 @@ def _forget(state: RuntimeState, record: r.ForgetRequested, ordinal: int) -> Non
         state.fibers[record.fiber].forget = True
 
 
+def _sent(state: RuntimeState, record: r.ObjectSent, ordinal: int) -> None:
+    if record.call in state.fibers:
+        state.fibers[record.call].chunks += 1
+
+
 def _destroy(state: RuntimeState, record: r.DestroyRequested, ordinal: int) -> None:
     state.destroy = True
 
@@ -348,7 +358,21 @@ _OF_LIVE_FIBERS = (
 )
 
 #: What a running method records on its way: it changes nothing of who may run.
-_OF_WORK = frozenset({r.FiberStashed, r.StepStarted, r.StepCompleted, r.FiberWaiting, r.FiberWaited})
+_OF_WORK = frozenset(
+    {
+        r.FiberStashed,
+        r.StepStarted,
+        r.StepCompleted,
+        r.FiberWaiting,
+        r.FiberWaited,
+        r.ConnectionOpened,
+        r.ConnectionChanged,
+        r.ConnectionClosed,
+        r.ObjectSent,
+        r.SubObjectAdded,
+        r.SubObjectRemoved,
+    }
+)
 
 _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.InstanceCreated: _created,
@@ -375,4 +399,10 @@ _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.ScheduleRequested: schedule_state.requested,
     r.ScheduleFired: schedule_state.fired,
     r.DestroyRequested: _destroy,
+    r.ConnectionOpened: connection_state.opened,
+    r.ConnectionChanged: connection_state.changed,
+    r.ConnectionClosed: connection_state.closed,
+    r.ObjectSent: _sent,
+    r.SubObjectAdded: sub_objects.added,
+    r.SubObjectRemoved: sub_objects.removed,
 }
