@@ -72,12 +72,13 @@ async def live(path: str) -> None:
 
 
 async def share(store: SqliteStore, n: int) -> None:
-    """What format 2 brought: a fork, a fork whose source is deleted, merged rows, a snapshot, a token."""
+    """What formats 2 and 3 brought: a fork, a fork whose source is deleted, merged rows, a snapshot, a token; a dump."""
     forked = await store.fork(n, 3, Address("toy", "fork"), Creation("uid-3", "inc-3", Batch(b'[{"forked":3}]', b"[]", 1), 3.0))
     for i in range(4):
         await store.append(Append(forked.n, Batch(b'[{"delta":%d}]' % i, b"[]", 1), None, Durability.DELTA))
     await store.merge(forked.n, forked.ordinal + 1, forked.ordinal + 3, Batch(b'[{"deltas":[0,1,2]}]', b"[]", 1))
     await store.save_snapshot(forked.n, forked.ordinal + 4, 1, b"seen by a reader")
+    await store.save_dump(forked.n, "program", b"of an interpreter")
     admitted = await store.admit(
         Address("toy", "source"),
         Creation("uid-4", "inc-4", Batch(b'["gone but for a fork"]'), 4.0),

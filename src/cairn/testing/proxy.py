@@ -165,6 +165,12 @@ class StoreProxy:
     async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
         return await self.through("snapshot", (n, projection), lambda: self.inner.snapshot(n, projection))
 
+    async def save_dump(self, n: int, name: str, data: bytes | None) -> None:
+        return await self.through("save_dump", (n, name, data), lambda: self.inner.save_dump(n, name, data))
+
+    async def dump(self, n: int, name: str) -> bytes | None:
+        return await self.through("dump", (n, name), lambda: self.inner.dump(n, name))
+
     async def put_blob(self, tenant: str, data: bytes) -> str:
         return await self.through("put_blob", (tenant, data), lambda: self.inner.put_blob(tenant, data))
 

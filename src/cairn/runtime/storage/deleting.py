@@ -79,4 +79,5 @@ def _purge_rows(connection: Connection, n: int, floor: int) -> None:
     connection.execute(query("purge_rows"), (n, first))
     connection.execute(query("purge_checkpoints"), (n, floor))
     connection.execute(query("purge_snapshot"), (n,))
+    connection.execute(query("purge_dumps"), (n,))
     connection.execute(query("purge_head"), (end, size, n))

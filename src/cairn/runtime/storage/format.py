@@ -41,7 +41,7 @@ def _to(format: int) -> Migration:
 
 
 #: Migration i brings a file from format i to i + 1. Forward only; a released entry, and its file, never changes.
-MIGRATIONS: tuple[Migration, ...] = (_to(1), _to(2))
+MIGRATIONS: tuple[Migration, ...] = (_to(1), _to(2), _to(3))
 
 FORMAT = len(MIGRATIONS)
 

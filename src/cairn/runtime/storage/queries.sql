@@ -258,6 +258,9 @@ delete from blobs
 -- name: purge_snapshot
 delete from snapshots where n = ?
 
+-- name: purge_dumps
+delete from dumps where n = ?
+
 -- name: purge_checkpoints
 -- Folds of rows that no fork shares.
 delete from checkpoints where n = ? and ordinal > ?
@@ -406,6 +409,17 @@ select s.ordinal, s.state
   from snapshots as s
   join instances as i on i.n = s.n and i.deleted_at is null
  where s.n = ? and s.projection = ?
+
+-- name: keep_dump
+insert into dumps (n, name, data)
+select n, :name, :data from instances where n = :n and deleted_at is null
+    on conflict (n, name) do update set data = excluded.data
+
+-- name: drop_dump
+delete from dumps where n = :n and name = :name
+
+-- name: find_dump
+select d.data from dumps as d join instances as i on i.n = d.n and i.deleted_at is null where d.n = ? and d.name = ?
 
 -- name: keep_token
 -- Nothing when the name, or the token itself, is there already.

@@ -303,6 +303,14 @@ class SqliteStore:
     async def snapshot(self, n: int, projection: int) -> tuple[int, bytes] | None:
         return await self._read(lambda db: reads.snapshot(db, n, projection))
 
+    async def save_dump(self, n: int, name: str, data: bytes | None) -> None:
+        row, statement = {"n": n, "name": name, "data": data}, "drop_dump" if data is None else "keep_dump"
+        await self._running().transact(lambda db: db.execute(query(statement), row), size=len(data or b""))
+
+    async def dump(self, n: int, name: str) -> bytes | None:
+        found = await self._read(lambda db: db.execute(query("find_dump"), (n, name)))
+        return found[0][0] if found else None
+
     async def put_blob(self, tenant: str, data: bytes) -> str:
         """*Durable* with the first fact that refers to it. *Cancelled*: what was uploaded is collected after its grace."""
         hash = blobs.hash_of(data)

@@ -222,6 +222,17 @@ class Store(Protocol):
         """The ordinal and the state kept last for this version, if any."""
         ...
 
+    async def save_dump(self, n: int, name: str, data: bytes | None) -> None:
+        """Keep the state of something that the instance runs, in place of what had the name; None: keep none.
+
+        A cache, as a snapshot is: a power cut may take it, and a fork has none. Nothing when the instance is gone.
+        """
+        ...
+
+    async def dump(self, n: int, name: str) -> bytes | None:
+        """What was kept last under the name, if anything."""
+        ...
+
     async def put_blob(self, tenant: str, data: bytes) -> str:
         """Store content and return its hash (`sha256:…`). Unreferenced content lives for a grace period."""
         ...

@@ -147,3 +147,34 @@ async def instances_come_newest_first_in_pages(s: Scene) -> None:
         row.n for row in await s.store.instances(newest_first=True, kind="b", tenant="default", before=ns[5], after=ns[1])
     ] == [ns[3]]
     assert await s.store.instances(newest_first=True, kind="b", tenant="other") == []
+
+
+@case()
+async def a_dump_is_what_was_kept_last_under_its_name(s: Scene) -> None:
+    """S12, as a cache: replaced, dropped, apart from others of the instance and of other instances."""
+    n = await long(s.store)
+    assert await s.store.dump(n, "one") is None
+    state = bytes(range(256)) * 1_000
+    await s.store.save_dump(n, "one", b"first")
+    await s.store.save_dump(n, "one", state)
+    await s.store.save_dump(n, "two", b"other")
+    assert await s.store.dump(n, "one") == state
+    await s.store.save_dump(n, "one", None)
+    await s.store.save_dump(n, "never there", None)
+    assert await s.store.dump(n, "one") is None
+    assert await s.store.dump(n, "two") == b"other"
+    await s.store.save_dump(999, "one", b"of nobody")
+    assert await s.store.dump(999, "one") is None
+
+
+@case()
+async def a_dump_goes_with_its_instance_and_not_with_a_fork(s: Scene) -> None:
+    """S12: what an interpreter held is nobody else's."""
+    n = await long(s.store)
+    await s.store.save_dump(n, "one", b"state")
+    fork = await forked(s.store, n, 5)
+    assert await s.store.dump(fork.n, "one") is None
+    await s.store.delete(n)
+    assert await s.store.dump(n, "one") is None
+    await s.store.save_dump(n, "one", b"late")
+    assert await s.store.dump(n, "one") is None
