@@ -331,8 +331,9 @@ class Agent(Generic[S]):
     ) -> Rendered:
         """What to ask the model with, given the stored state. Pure.
 
-        A tool of the agent takes the place of a sandbox's tool of the same name, and both that of a client's. *Raises* UsageError when there is no model,
-        when a function in it changed the state or returned nonsense, and whatever a `prepare` function raises.
+        A tool of the agent takes the place of a sandbox's tool of the same name, and both that of a client's. *Raises*
+        UsageError when there is no model, when a function in it changed the state or returned nonsense, and whatever a
+        `prepare` function raises.
         """
         state = None if self.state_type is None else self.state_type.load(stored or {})
         before = None if self.state_type is None or not self._is_dynamic else self.state_type.dump(state)

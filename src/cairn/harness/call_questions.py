@@ -1,9 +1,9 @@
 """The calls of one message that wait for an answer: how they are asked, parked, and what follows when the waiting is over.
 
-Laws. A question is a wait of the submission's fiber, which has the call's id for its name: who answered first, and whether it was
-in time, is what the runtime's fold says (`FiberState.came`), never what this process saw. While only such calls are open the
-submission is parked, and holds no task. That a wait is over by the clock, or by a message, is on the log before anything is
-made of it: an answer that came a moment before has won.
+Laws. A question is a wait of the submission's fiber, which has the call's id for its name: who answered first, and whether it
+was in time, is what the runtime's fold says (`FiberState.came`), never what this process saw. While only such calls are open
+the submission is parked, and holds no task. That a wait is over by the clock, or by a message, is on the log before anything
+is made of it: an answer that came a moment before has won.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from cairn.harness import recovery
 from cairn.harness import records as h
+from cairn.harness import recovery
 from cairn.harness.asking import (
     FITTING,
     AnyAnswer,

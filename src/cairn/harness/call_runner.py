@@ -1,8 +1,8 @@
 """The calls of one message at work: their intents, as many at a time as may run, and the outcome of each as it comes.
 
-Laws. A call runs after its intent is durable (S8); one that asks waits without a task (call_questions.py). Each outcome is committed when it is there, whatever its siblings do
-(P4, F4); the last one is left to the loop, so that the next turn rides in its batch. Whatever happens to the run, every
-call of the message ends up with exactly one outcome.
+Laws. A call runs after its intent is durable (S8); one that asks waits without a task (call_questions.py). Each outcome is
+committed when it is there, whatever its siblings do (P4, F4); the last one is left to the loop, so that the next turn rides in
+its batch. Whatever happens to the run, every call of the message ends up with exactly one outcome.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ events as listening in the one that runs. `…Started` and `…Completed` come i
     SubmissionStarted
       TurnStarted
         MessageStarted  MessageDelta…  MessageCompleted | MessageInterrupted
-        ToolStarted  ToolProgress…  ToolCompleted
+        CallAsked  ToolStarted  ToolProgress…  ToolCompleted
       TurnCompleted
     SubmissionSettled
 """
@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from cairn.harness import records as h
+from cairn.harness.asking import AskKind
 from cairn.harness.messages import Content, ResultContent, StopReason, Text, ToolCall, Usage
 from cairn.harness.submission import CallStatus, Control, Stage
 from cairn.runtime import records as r
@@ -90,11 +91,26 @@ class MessageInterrupted(Event, frozen=True, tag="message.interrupted"):
     kept: bool = False
 
 
+class CallAsked(Event, frozen=True, tag="call.asked"):
+    """A call waits for an answer. `ToolStarted` follows if it is approved, `ToolCompleted` in any case."""
+
+    call: str
+    name: str
+    arguments: dict[str, Any]
+    digest: str
+    kind: AskKind
+    expires_at: float | None = None
+    reason: str = ""
+    by: tuple[str, ...] = ()
+
+
 class ToolStarted(Event, frozen=True, tag="tool.started"):
     call: str
     name: str
     arguments: dict[str, Any]
     repeat: str = "never"
+    by: str = ""
+    """Who approved it."""
 
 
 class ToolProgress(Event, frozen=True, tag="tool.progress"):
@@ -110,6 +126,8 @@ class ToolCompleted(Event, frozen=True, tag="tool.completed"):
     outcome: h.CallOutcome
     content: tuple[ResultContent, ...]
     duration_ms: int = 0
+    by: str = ""
+    """Who gave the outcome, if somebody did."""
 
     @property
     def text(self) -> str:
@@ -164,6 +182,10 @@ class EventStream:
             yield TurnCompleted(offset=offset, submission=self._submission, turn=turn)
 
 
+#: Fibers that are nobody's message: hooks after one, and rewinds.
+_BESIDE = ("after_", "rew_")
+
+
 def _accepted(self: EventStream, record: r.FiberAccepted, offset: int) -> Iterator[Event]:
     if record.method == h.SUBMISSION:
         delivery = msgspec.json.decode(record.arguments, type=h.Delivery)
@@ -175,7 +197,7 @@ def _claimed(self: EventStream, record: r.InstanceClaimed, offset: int) -> Itera
 
 
 def _started(self: EventStream, record: r.FiberStarted, offset: int) -> Iterator[Event]:
-    if not record.fiber.startswith("after_"):
+    if not record.fiber.startswith(_BESIDE):
         yield SubmissionStarted(offset=offset, submission=record.fiber)
 
 
@@ -231,6 +253,21 @@ def _failed(self: EventStream, record: h.TurnFailed, offset: int) -> Iterator[Ev
     yield from self._end_turn(offset)
 
 
+def _awaiting(self: EventStream, record: h.ToolAwaiting, offset: int) -> Iterator[Event]:
+    yield CallAsked(
+        offset=offset,
+        submission=record.submission,
+        call=record.call,
+        name=record.name,
+        arguments=msgspec.json.decode(record.arguments),
+        digest=record.digest,
+        kind=record.kind,
+        expires_at=record.until,
+        reason=record.reason,
+        by=record.by,
+    )
+
+
 def _called(self: EventStream, record: h.ToolCalled, offset: int) -> Iterator[Event]:
     yield ToolStarted(
         offset=offset,
@@ -239,6 +276,7 @@ def _called(self: EventStream, record: h.ToolCalled, offset: int) -> Iterator[Ev
         name=record.name,
         arguments=msgspec.json.decode(record.arguments),
         repeat=record.repeat,
+        by=record.by,
     )
 
 
@@ -255,6 +293,7 @@ def _outcome(self: EventStream, record: h.ToolOutcome, offset: int) -> Iterator[
         outcome=record.outcome,
         content=record.content,
         duration_ms=record.duration_ms,
+        by=record.by,
     )
     self._open_calls.discard(record.call)
     if not self._open_calls:
@@ -267,7 +306,7 @@ def _state(self: EventStream, record: r.StateChanged, offset: int) -> Iterator[E
 
 
 def _settled(self: EventStream, record: r.FiberSettled, offset: int) -> Iterator[Event]:
-    if record.fiber.startswith("after_"):
+    if record.fiber.startswith(_BESIDE):
         return
     result = msgspec.json.decode(record.result)
     yield SubmissionSettled(
@@ -291,6 +330,7 @@ _EVENTS: dict[type[r.Record], Callable[[EventStream, Any, int], Iterator[Event]]
     h.MessageCompleted: _completed,
     h.MessageInterrupted: _interrupted,
     h.TurnFailed: _failed,
+    h.ToolAwaiting: _awaiting,
     h.ToolCalled: _called,
     h.ToolProgress: _progress,
     h.ToolOutcome: _outcome,

@@ -9,19 +9,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from cairn.clock import Clock
 from cairn.errors import FiberFailed, NotFound, StoreBusy, UsageError
 from cairn.harness import records as h
+from cairn.harness import rewinding
+from cairn.harness.answers import AnswerReceipt as AnswerReceipt
+from cairn.harness.answers import Answers, PendingCall, pending
 from cairn.harness.application import AgentApplication
+from cairn.harness.asking import Approve, Failure, Output, Reject
+from cairn.harness.conversation import Conversation
 from cairn.harness.entries import Entry
 from cairn.harness.events import Event, EventStream, SubmissionAccepted, SubmissionSettled
 from cairn.harness.fork import first_batch
 from cairn.harness.images import Images
 from cairn.harness.merging import unseen
 from cairn.harness.messages import Image
+from cairn.harness.projection import message_id
+from cairn.harness.rewinding import find
 from cairn.harness.settling import Reply
 from cairn.harness.usage import DELTAS, UsageReport
 from cairn.ids import Ids
@@ -83,6 +91,7 @@ class ConversationHandle:
         self.address = address
         self._client = Client(store, application, clock=clock, ids=ids, tenant=address.tenant)
         self._decoder = r.decoder(application.records)
+        self._answers = Answers(self._client, address.id, self._loaded)
 
     @property
     def id(self) -> str:
@@ -142,13 +151,17 @@ class ConversationHandle:
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None
 
+    async def submission_of(self, key: str) -> str:
+        """The id that a message sent under this key has, or would have."""
+        return _keyed_id(self.address, key, await self._forked_uid())
+
     async def knows(self, key: str) -> bool:
         """Whether a message was admitted under this key: sending it again admits nothing."""
         row = await self._store.find(self.address)
         if row is None:
             return False
         fold = await self._fold(row)
-        return fold.runtime.fiber(_keyed_id(self.address, key, await self._forked_uid())) is not None
+        return fold.runtime.fiber(await self.submission_of(key)) is not None
 
     async def follow(
         self, after: int = log.BEGINNING, *, caught_up: Callable[[], None] = lambda: None
@@ -218,6 +231,74 @@ class ConversationHandle:
         await self._client.abort(self.id, submission, reason=reason)
         return True
 
+    # --- what it asks
+
+    async def questions(self) -> list[PendingCall]:
+        """The calls that wait for an answer, the oldest first. Empty when nothing was ever sent."""
+        fold = await self._loaded(None)
+        return [] if fold is None else pending(fold)
+
+    async def approve(self, call: str, *, digest: str, by: str = "") -> AnswerReceipt:
+        """The call may run, with exactly the arguments whose digest this is; `by` is who says so.
+
+        *Durable* when it returns; the call runs when a worker takes the conversation up. *Idempotent*. *Raises* NotFound: no
+        such call; Conflict: other arguments, too late, or answered otherwise; Denied: not by `by`; UsageError: it is not an
+        approval that it waits for. Then nothing has changed.
+        """
+        return await self._answers.give(call, Approve(), digest=digest, by=by)
+
+    async def reject(self, call: str, reason: str = "", *, digest: str, by: str = "") -> AnswerReceipt:
+        """The call is not to be made: the model is told so, with the reason, and goes on. Otherwise as `approve`."""
+        return await self._answers.give(call, Reject(reason=reason), digest=digest, by=by)
+
+    async def answer(
+        self, call: str, output: Any = None, *, error: str | None = None, digest: str, by: str = ""
+    ) -> AnswerReceipt:
+        """The outcome of a call that a client carried out: its output (JSON), or in words why it failed. Otherwise as
+        `approve`; an output that does not fit what the tool says is a UsageError."""
+        if error is not None:
+            return await self._answers.give(call, Failure(error=error), digest=digest, by=by)
+        try:
+            raw = msgspec.Raw(msgspec.json.encode(output))
+        except (TypeError, ValueError, RecursionError) as wrong:
+            raise UsageError(f"the output of call '{call}' is no JSON: {wrong}") from None
+        return await self._answers.give(call, Output(output=raw), digest=digest, by=by)
+
+    # --- its past
+
+    async def rewind(self, to: str | None = None) -> int:
+        """The conversation goes on as if nothing had been said after the message `to` (None: nothing at all). What runs or is
+        queued is aborted first. The offset of the request.
+
+        *Durable* when it returns; clients are told by a `conversation-reset` when a worker has done it. *Idempotent* in effect.
+        The log keeps everything; the agent's state and files are not turned back. *Raises* NotFound: no such message.
+        """
+        fold = await self._loaded(None)
+        if fold is None:
+            raise NotFound(f"conversation {self.address} does not exist, so there is nothing to rewind")
+        if to is not None:
+            find(fold.state, to)
+        return await self._client.request(
+            self.id, *rewinding.request(self._ids.new(rewinding.PREFIX[:-1]), rewinding.To(message=to), self._clock.wall())
+        )
+
+    async def regenerate(self, message: str | None = None) -> Receipt:
+        """The message (by default the last one sent) is answered again: the conversation is rewound to before it, and it is
+        sent once more. `message` may be the answer's id too. *Durable*, in one request. *Raises* NotFound: no such message."""
+        fold = await self._loaded(None)
+        if fold is None:
+            raise NotFound(f"conversation {self.address} does not exist, so there is nothing to answer again")
+        sent = _sent(fold.state, message)
+        assert sent.delivery is not None
+        at, fiber = self._clock.wall(), self._ids.new("sub")
+        again = r.FiberAccepted(
+            fiber=fiber, method=h.SUBMISSION, at=at, arguments=msgspec.Raw(msgspec.json.encode(sent.delivery))
+        )
+        back = rewinding.To(message=sent.id, before=True)
+        ordinal = await self._client.request(self.id, *rewinding.request(self._ids.new(rewinding.PREFIX[:-1]), back, at), again)
+        row = await log.locate(self._store, self.address)
+        return Receipt(self, fiber, ordinal - 1, row.uid)
+
     async def fork(self, at: int | None = None, id: str | None = None) -> ConversationHandle:
         """A new conversation `id` that has all of this one up to the offset `at` (by default the head), and goes its own way.
 
@@ -282,10 +363,26 @@ class ConversationHandle:
         row = await self._store.find(self.address)
         return row.uid if row is not None and row.forked_from is not None else ""
 
+    async def _loaded(self, at: int | None) -> Fold | None:
+        row = await self._store.find(self.address)
+        return None if row is None else await self._fold(row, at)
+
     async def _fold(self, row: InstanceRow, at: int | None = None) -> Fold:
         fold = Fold(self._application, row.n, self.address)
         await fold.load(self._store, at)
         return fold
+
+
+def _sent(conversation: Conversation, message: str | None) -> Entry:
+    """The message that was sent under that id, or that an answer of that id answers; the last one. Raises NotFound."""
+    if message is None:
+        found = next((entry for entry in reversed(conversation.entries) if entry.kind == "user"), None)
+    else:
+        entry = find(conversation, message)
+        found = entry if entry.kind == "user" else find(conversation, message_id(entry.submission))
+    if found is None:
+        raise NotFound("nothing was sent in this conversation, so there is nothing to answer again")
+    return found
 
 
 def _reply(submission: str, outcome: r.Outcome, result: msgspec.Raw, error: r.ErrorInfo | None) -> Reply:

@@ -10,7 +10,7 @@ What has to be remembered between batches is in `shown.py`.
     message-appended            a person's message at admission (again when it joins an answer), signals, advisories
     message-started … message-completed     one step of an answer; deltas and tool-input in between
     tool-output | -error        one a call, as soon as it is durable
-    data-part, message-metadata what an agent shows beside its words
+    data-part, message-metadata what an agent shows beside its words; `question:<call>` is a call that waits for an answer
     submission-settled          the one outcome, last
     conversation-reset          birth, and a rewind: the reader gets a snapshot for it
 """
@@ -24,7 +24,7 @@ import msgspec
 
 from cairn.harness import records as h
 from cairn.harness.messages import Image, Text, Thinking, ToolCall
-from cairn.harness.shown import Chunk, Shown, is_continued, is_submission
+from cairn.harness.shown import Chunk, Shown, is_continued, is_submission, question, resolved
 from cairn.harness.times import iso
 from cairn.runtime import records as r
 
@@ -100,6 +100,8 @@ def _sent(submission: str, delivery: h.Delivery, turn: str | None = None) -> Chu
         "display": "visible" if is_user else "diagnostic",
         "submissionId": submission,
     }
+    if delivery.client_id is not None:
+        message["clientId"] = delivery.client_id
     if turn is not None:
         message["turnId"] = turn
     if not is_user and (signal := _signal(delivery)):
@@ -252,8 +254,28 @@ def _failed(place: _Place, record: h.TurnFailed) -> Iterator[Chunk]:
         yield _ended(place.shown, record.at)
 
 
+def _asked(place: _Place, record: h.ToolAwaiting) -> Iterator[Chunk]:
+    yield _data(place.shown.answer, question_name(record.call), question(record))
+
+
+def _called(place: _Place, record: h.ToolCalled) -> Iterator[Chunk]:
+    yield from _resolved(place.shown, record)
+
+
+def _resolved(shown: Shown, record: h.ToolCalled | h.ToolOutcome) -> Iterator[Chunk]:
+    asked = shown.asked.get(record.call)
+    if asked is not None:
+        yield _data(shown.answer, question_name(record.call), resolved(asked, record))
+
+
+def question_name(call: str) -> str:
+    """The data part that shows the question of a call, and what became of it."""
+    return f"question:{call}"
+
+
 def _outcome(place: _Place, record: h.ToolOutcome) -> Iterator[Chunk]:
     shown = place.shown
+    yield from _resolved(shown, record)
     chunk: Chunk = {"type": "tool-output", "toolCallId": record.call}
     if record.outcome == "ok":
         chunk["output"] = _output(record)
@@ -349,6 +371,8 @@ _CHUNKS: dict[type[r.Record], Callable[[_Place, Any], Iterator[Chunk]]] = {
     h.MessageCompleted: _completed,
     h.MessageInterrupted: _interrupted,
     h.TurnFailed: _failed,
+    h.ToolAwaiting: _asked,
+    h.ToolCalled: _called,
     h.ToolOutcome: _outcome,
     h.ToolProgress: _progress,
     h.DataShown: _data_shown,

@@ -12,6 +12,7 @@ import msgspec
 
 from cairn.harness import records as h
 from cairn.harness.messages import ToolCall
+from cairn.harness.times import iso
 from cairn.runtime import records as r
 
 Chunk = dict[str, Any]
@@ -36,10 +37,13 @@ class Shown(msgspec.Struct, omit_defaults=True):
     """Calls whose progress is shown."""
     held: list[Chunk] = []
     """What was shown before the answer had a message to hang it on."""
+    asked: dict[str, Chunk] = {}
+    """What is shown of the calls of the open turn that asked, by call."""
 
     def copy(self) -> Shown:
         twin = msgspec.structs.replace(self)
         twin.streamed, twin.progress, twin.held = self.streamed[:], self.progress[:], self.held[:]
+        twin.asked = dict(self.asked)
         return twin
 
     def apply(self, record: r.Record) -> None:
@@ -72,7 +76,7 @@ def _remember_turn(shown: Shown, record: h.TurnStarted) -> None:
     if shown.submission != record.submission:
         shown.submission, shown.answer = record.submission, record.message
     shown.turn, shown.attempt, shown.is_open, shown.is_cut = record.turn, record.attempt, True, False
-    shown.streamed, shown.progress, shown.held = [], [], []
+    shown.streamed, shown.progress, shown.held, shown.asked = [], [], [], {}
 
 
 def _remember_delta(shown: Shown, record: h.MessageDelta) -> None:
@@ -110,7 +114,50 @@ def _remember_progress(shown: Shown, record: h.ToolProgress) -> None:
         shown.progress.append(record.call)
 
 
+def question(record: h.ToolAwaiting) -> Chunk:
+    """What people are shown of a call that waits for an answer."""
+    shown: Chunk = {
+        "state": "waiting",
+        "toolCallId": record.call,
+        "toolName": record.name,
+        "kind": record.kind,
+        "input": msgspec.json.decode(record.arguments),
+        "digest": record.digest,
+        "askedAt": iso(record.at),
+    }
+    if record.until is not None:
+        shown["expiresAt"] = iso(record.until)
+    if record.reason:
+        shown["reason"] = record.reason
+    if record.by:
+        shown["by"] = list(record.by)
+    return shown
+
+
+def resolved(asked: Chunk, record: h.ToolCalled | h.ToolOutcome) -> Chunk:
+    """The same once it has been answered, or needs no answer any more."""
+    shown = {**asked, "state": _STATES.get(record.outcome, "answered") if isinstance(record, h.ToolOutcome) else "approved"}
+    if record.answer:
+        shown["answeredAt"] = iso(record.at)
+    if record.by:
+        shown["answeredBy"] = record.by
+    return shown
+
+
+#: How a question ended, by the outcome of a call that was not approved. An output or an error was given as an answer.
+_STATES = {"rejected": "rejected", "expired": "expired", "withdrawn": "withdrawn", "aborted": "aborted", "unknown": "aborted"}
+
+
+def _remember_asked(shown: Shown, record: h.ToolAwaiting) -> None:
+    shown.asked[record.call] = question(record)
+
+
+def _remember_called(shown: Shown, record: h.ToolCalled) -> None:
+    shown.asked.pop(record.call, None)
+
+
 def _remember_outcome(shown: Shown, record: h.ToolOutcome) -> None:
+    shown.asked.pop(record.call, None)
     if record.call in shown.progress:
         shown.progress.remove(record.call)
 
@@ -139,6 +186,8 @@ _MEMORY: dict[type[r.Record], Callable[[Shown, Any], None]] = {
     h.MessageCompleted: _remember_completed,
     h.MessageInterrupted: _remember_interrupted,
     h.TurnFailed: _remember_failed,
+    h.ToolAwaiting: _remember_asked,
+    h.ToolCalled: _remember_called,
     h.ToolOutcome: _remember_outcome,
     h.ToolProgress: _remember_progress,
     h.DataShown: _remember_data,
