@@ -15,6 +15,7 @@ import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.harness import records as h
+from cairn.harness import rewinding
 from cairn.harness.agent import Agent
 from cairn.harness.calls import LiveCall, bounded
 from cairn.harness.conversation import Conversation
@@ -43,6 +44,7 @@ class AgentApplication:
     """One agent on the runtime."""
 
     def __init__(self, agent: Agent[Any], services: Services, directory: str) -> None:
+        agent.skills  # noqa: B018 - read here, so that what is wrong with them is said before anything is served
         self.agent = agent
         """May be exchanged for an edited one of the same name: a live turn keeps the one it began with, the next takes this."""
         self.services = services
@@ -96,7 +98,7 @@ class AgentApplication:
         return None
 
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
-        if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK):
+        if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK, h.REWIND):
             return None
         return r.ErrorInfo(kind="unknown_method", message=f"agent '{self.kind}' has no method '{fiber.method}'")
 
@@ -108,6 +110,9 @@ class AgentApplication:
     async def run(self, fiber: Fiber) -> None:
         if fiber.state.method == h.SETTLED_HOOK:
             await run_method(fiber, lambda: self._after(fiber))
+            return
+        if fiber.state.method == h.REWIND:
+            await rewinding.run(fiber)
             return
         sandbox, tools = await self._sandbox(fiber)
         try:
