@@ -38,7 +38,7 @@ from cairn.runtime import records as r
 from cairn.runtime.client import Client, settlement
 from cairn.runtime.instance import Fold
 from cairn.runtime.state import FiberState
-from cairn.runtime.storage.store import Address, Batch, Creation, InstanceRow, Store, UidCondition
+from cairn.runtime.storage.store import Address, Admission, Batch, Creation, InstanceRow, Store, UidCondition
 
 #: Characters of an idempotency key (Flue: 256).
 KEY_CHARACTERS_MAX = 256
@@ -151,17 +151,13 @@ class ConversationHandle:
     async def exists(self) -> bool:
         return await self._store.find(self.address) is not None
 
-    async def submission_of(self, key: str) -> str:
-        """The id that a message sent under this key has, or would have."""
-        return _keyed_id(self.address, key, await self._forked_uid())
-
     async def knows(self, key: str) -> bool:
         """Whether a message was admitted under this key: sending it again admits nothing."""
         row = await self._store.find(self.address)
         if row is None:
             return False
         fold = await self._fold(row)
-        return fold.runtime.fiber(await self.submission_of(key)) is not None
+        return fold.runtime.fiber(_keyed_id(self.address, key, await self._forked_uid())) is not None
 
     async def follow(
         self, after: int = log.BEGINNING, *, caught_up: Callable[[], None] = lambda: None
@@ -266,37 +262,37 @@ class ConversationHandle:
 
     # --- its past
 
-    async def rewind(self, to: str | None = None) -> int:
+    async def rewind(self, to: str | None = None, *, key: str | None = None) -> int:
         """The conversation goes on as if nothing had been said after the message `to` (None: nothing at all). What runs or is
         queued is aborted first. The offset of the request.
 
-        *Durable* when it returns; clients are told by a `conversation-reset` when a worker has done it. *Idempotent* in effect.
+        *Durable* when it returns; clients are told by a `conversation-reset` when a worker has done it. *Idempotent* by `key`.
         The log keeps everything; the agent's state and files are not turned back. *Raises* NotFound: no such message.
         """
         fold = await self._loaded(None)
         if fold is None:
             raise NotFound(f"conversation {self.address} does not exist, so there is nothing to rewind")
-        if to is not None:
+        fiber, where = self._ids.new(rewinding.PREFIX), rewinding.To(message=to)
+        if to is not None and (key is None or key not in fold.runtime.keys):
             find(fold.state, to)
-        return await self._client.request(
-            self.id, *rewinding.request(self._ids.new(rewinding.PREFIX[:-1]), rewinding.To(message=to), self._clock.wall())
-        )
+        back = rewinding.request(fiber, where, self._clock.wall(), key)
+        return await self._client.request(self.id, *back, admission=_admission(key, fiber, back[1].arguments))
 
-    async def regenerate(self, message: str | None = None) -> Receipt:
+    async def regenerate(self, message: str | None = None, *, key: str | None = None) -> Receipt:
         """The message (by default the last one sent) is answered again: the conversation is rewound to before it, and it is
-        sent once more. `message` may be the answer's id too. *Durable*, in one request. *Raises* NotFound: no such message."""
-        fold = await self._loaded(None)
-        if fold is None:
+        sent once more. `message` may be the answer's id too. *Durable*, in one request. *Idempotent* by `key`.
+        *Raises* NotFound: no such message."""
+        fold, row = await self._loaded(None), await self._store.find(self.address)
+        if fold is None or row is None:
             raise NotFound(f"conversation {self.address} does not exist, so there is nothing to answer again")
+        if key is not None and (known := fold.runtime.keys.get(key)) is not None:
+            return Receipt(self, known, log.BEGINNING, row.uid, True)
         sent = _sent(fold.state, message)
-        assert sent.delivery is not None
-        at, fiber = self._clock.wall(), self._ids.new("sub")
-        again = r.FiberAccepted(
-            fiber=fiber, method=h.SUBMISSION, at=at, arguments=msgspec.Raw(msgspec.json.encode(sent.delivery))
-        )
-        back = rewinding.To(message=sent.id, before=True)
-        ordinal = await self._client.request(self.id, *rewinding.request(self._ids.new(rewinding.PREFIX[:-1]), back, at), again)
-        row = await log.locate(self._store, self.address)
+        fiber = self._ids.new("sub") if key is None else _keyed_id(self.address, key, await self._forked_uid())
+        at, arguments = self._clock.wall(), msgspec.Raw(msgspec.json.encode(sent.delivery))
+        back = rewinding.request(self._ids.new(rewinding.PREFIX), rewinding.To(message=sent.id, before=True), at)
+        again = r.FiberAccepted(fiber=fiber, method=h.SUBMISSION, at=at, arguments=arguments, key=key)
+        ordinal = await self._client.request(self.id, *back, again, admission=_admission(key, fiber, arguments))
         return Receipt(self, fiber, ordinal - 1, row.uid)
 
     async def fork(self, at: int | None = None, id: str | None = None) -> ConversationHandle:
@@ -371,6 +367,11 @@ class ConversationHandle:
         fold = Fold(self._application, row.n, self.address)
         await fold.load(self._store, at)
         return fold
+
+
+def _admission(key: str | None, fiber: str, arguments: msgspec.Raw) -> Admission | None:
+    check_key(key)
+    return None if key is None else Admission(key, fiber, hashlib.sha256(bytes(arguments)).digest())
 
 
 def _sent(conversation: Conversation, message: str | None) -> Entry:

@@ -23,7 +23,7 @@ from cairn.runtime.state import RuntimeState
 from cairn.runtime.storage.store import Store
 
 #: Ids of the fibers that rewind begin so.
-PREFIX = "rew_"
+PREFIX = "rew"
 
 
 class To(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,7 +33,7 @@ class To(msgspec.Struct, frozen=True, omit_defaults=True):
     before: bool = False
 
 
-def request(fiber: str, to: To, at: float, key: str | None = None) -> tuple[r.Record, r.Record]:
+def request(fiber: str, to: To, at: float, key: str | None = None) -> tuple[r.AbortRequested, r.FiberAccepted]:
     """What is sent: everything accepted before is to be aborted, then this."""
     arguments = msgspec.Raw(msgspec.json.encode(to))
     return (
