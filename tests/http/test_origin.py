@@ -198,7 +198,7 @@ def test_a_browser_that_asks_for_an_allowed_origin_is_told_what_it_may() -> None
 
     assert granted is not None
     assert granted["access-control-allow-origin"] == "https://app.example.com"
-    assert granted["access-control-allow-methods"] == "GET, HEAD, POST, DELETE"
+    assert granted["access-control-allow-methods"] == "GET, HEAD, POST, PUT, PATCH, DELETE"
     for name in ("content-type", "authorization", "traceparent", "tracestate"):
         assert name in granted["access-control-allow-headers"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from cairn.clock import Clock, SystemClock
 from cairn.errors import UsageError
+from cairn.framework.classes import by_kind
 from cairn.framework.config import DEFAULT_STORE, STORE_VARIABLE
 from cairn.framework.listeners import Listener, Listeners
 from cairn.harness.agent import Agent
@@ -30,9 +31,13 @@ from cairn.harness.loop import Services
 from cairn.harness.models.protocol import Model
 from cairn.harness.schedules import declare
 from cairn.ids import Ids, SystemIds
+from cairn.runtime.application import Application
 from cairn.runtime.client import Client
+from cairn.runtime.object import DurableObject, ObjectApplication
+from cairn.runtime.objects import Objects
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store
+from cairn.runtime.stub import Stub
 from cairn.runtime.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class App:
-    """Agents that can be talked to while it is open.
+    """Agents that can be talked to, and durable objects that can be called, while it is open.
 
     `store` is a path (`:memory:` for tests), or a Store somebody else opened and will close; by default `CAIRN_STORE`, then
     `.cairn/cairn.db`. `serve=False` only reads and sends: another process runs the agents. A listener is called with each
@@ -59,8 +64,9 @@ class App:
 
     def __init__(
         self,
-        agents: Sequence[Agent[Any]],
+        agents: Sequence[Agent[Any]] = (),
         *,
+        objects: Sequence[type[DurableObject[Any]]] = (),
         store: str | os.PathLike[str] | Store | None = None,
         serve: bool = True,
         only: Callable[[Address], bool] | None = None,
@@ -87,6 +93,8 @@ class App:
         self._models: dict[str, Model] = {}
         self._agents = _by_name(agents)
         self._applications: dict[str, AgentApplication] = {}
+        self._classes = by_kind(objects, self._agents)
+        self._objects: Objects | None = None
         self._known: dict[str, AgentApplication] = {}
         """Those that were served since it was opened: what still runs of a removed one, or comes back, is the same object."""
         self._is_developed = False
@@ -141,6 +149,22 @@ class App:
         return tuple(self._agents.values())
 
     @property
+    def classes(self) -> Mapping[str, ObjectApplication]:
+        """Its classes of durable objects, by kind."""
+        return self._classes
+
+    @property
+    def objects(self) -> Objects:
+        """The way to its objects, wherever they run. Raises UsageError before `async with`."""
+        if self._objects is None:
+            raise UsageError("this App is not open; use it as `async with App(…) as app:`")
+        return self._objects
+
+    def object(self, cls: type[DurableObject[Any]] | str, id: str, *, tenant: str = "default") -> Stub:
+        """The object of that class, or kind, and id, to call: `await app.object(Room, "lobby").join("ann")`."""
+        return self.objects.of(cls, id, tenant=tenant)
+
+    @property
     def store(self) -> Store:
         """The open store. Raises UsageError before `async with`."""
         if self._store is None:
@@ -175,7 +199,7 @@ class App:
         self._applications = {name: self._application(agent) for name, agent in self._agents.items()}
         self._listeners.start()
         if self._serve:
-            applications = list(self._applications.values())
+            applications: list[Application] = [*self._applications.values(), *self._classes.values()]
             worker = Worker(
                 self._store,
                 applications,
@@ -191,6 +215,8 @@ class App:
                 await self._close()
                 raise
             self._worker = worker
+        everything: dict[str, Application] = {**self._applications, **self._classes}
+        self._objects = Objects(self._store, self._worker, everything, clock=self._clock, ids=self._ids)
         if self._http is not None:
             self._http.open()
         return self
@@ -210,6 +236,8 @@ class App:
             if self._worker is not None:
                 self._worker.stop()
                 await asyncio.shield(self._worker.join())
+            if self._objects is not None:
+                await self._objects.close()
         finally:
             await self._close()
 
@@ -221,7 +249,7 @@ class App:
             await _let_go(model)
         if not self._is_foreign:
             await self.store.close()
-        self._store, self._worker = None, None
+        self._store, self._worker, self._objects = None, None, None
 
     @property
     def _is_foreign(self) -> bool:
@@ -265,11 +293,14 @@ class App:
         UsageError for agents that cannot be together; nothing has changed then.
         """
         found = _by_name(agents)
+        by_kind([each.cls for each in self._classes.values()], found)
         if self._store is not None:
             applications = {name: self._application(agent) for name, agent in found.items()}
             if self._worker is not None:
-                await self._worker.replace(list(applications.values()))
+                await self._worker.replace([*applications.values(), *self._classes.values()])
             self._applications = applications
+            if self._objects is not None:
+                self._objects.applications = {**applications, **self._classes}
             for name, agent in found.items():
                 applications[name].agent = agent
             if self._worker is not None:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cairn.errors import NotFound, StoreBusy, StoreFull, UsageError
+from cairn.framework.classes import kind_named
 from cairn.framework.http import problems, routes, sockets
 from cairn.framework.http.auth import LOCAL, Authenticator, permit
 from cairn.framework.http.body import Body, LargeBodies
@@ -87,7 +88,7 @@ class Http:
         route, path = self._route(method, segments)
         answer.headers.update(check(scope, headers, peer, self.rules, is_page=route is not None and route.is_page))
         if route is None:
-            routes.find(method, segments, page=self.page)  # raises what is wrong, now that the caller may know
+            self._find(method, segments)  # raises what is wrong, now that the caller may know
             return
         query = query_of(scope, self.limits)
         request = Request(method, segments, query, headers, body, peer, scope, receive, answer.id, path=path)
@@ -111,7 +112,7 @@ class Http:
         scope = sockets.with_credentials(scope, in_query=self.app.takes_token_in_query)
         headers = headers_of(scope)
         segments = segments_of(scope)
-        route, path = routes.find(sockets.WEBSOCKET, segments, page=self.page)
+        route, path = self._find(sockets.WEBSOCKET, segments)
         body = Body(receive, (), self.limits, self._large)
         id = _request_id(scope) or self.app.ids.new("req")
         request = Request("GET", segments, query_of(scope, self.limits), headers, body, peer, scope, receive, id, path=path)
@@ -132,9 +133,17 @@ class Http:
 
     def _route(self, method: str, segments: tuple[str, ...]) -> tuple[routes.Route | None, dict[str, str]]:
         try:
-            return routes.find(method, segments, page=self.page)
+            return self._find(method, segments)
         except Problem:
             return None, {}
+
+    def _find(self, method: str, segments: tuple[str, ...]) -> tuple[routes.Route, dict[str, str]]:
+        """The route; a kind of objects under its own name, whichever of them the client used."""
+        classes = self.app.classes
+        named = kind_named(segments[1], classes) if len(segments) > 1 and segments[0] == "agents" else None
+        if named is not None:
+            segments = (segments[0], named, *segments[2:])
+        return routes.find(method, segments, page=self.page, objects=classes)
 
     def _not_open(self) -> Problem:
         if self.service is not None:

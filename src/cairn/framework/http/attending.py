@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cairn.framework.http import agent_frames as frames
-from cairn.framework.http import problems
-from cairn.framework.http.request import Request, raw_path
+from cairn.framework.http import objects, problems
+from cairn.framework.http.objects import sent_name
+from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
 from cairn.framework.http.service import Service
 from cairn.framework.http.sockets import POLICY, Socket, opened
@@ -21,18 +22,17 @@ if TYPE_CHECKING:
 
 async def attend(service: Service, request: Request, send: Send) -> None:
     """`WEBSOCKET /agents/{kind}/{id}`: an agent's conversation, or a durable object."""
+    if request.kind in service.app.classes:
+        target = await objects.target_of(service, request)
+        async with opened(service, request, request.receive, send) as socket:
+            await objects.converse(service, socket, target)
+        return
     service.agent(request)
     service.handle(request)
     if request.path["…"]:
         raise problems.route_not_found("/" + "/".join(request.segments))
     async with opened(service, request, request.receive, send) as socket:
         await _converse(service, socket)
-
-
-def sent_name(request: Request) -> str:
-    """The id as the client wrote it in the URL: it takes that for the name from then on, and comes back with it."""
-    depth = request.root.count("/")
-    return raw_path(request.scope).decode("latin-1").split("/")[3 + depth]
 
 
 async def _converse(service: Service, socket: Socket) -> None:

@@ -25,6 +25,7 @@ from cairn.harness.times import iso
 from cairn.harness.usage import Spent, UsageReport
 from cairn.runtime.log import BEGINNING
 from cairn.runtime.storage.store import InstanceRow, Row
+from cairn.runtime.sub_objects import parent_of
 
 NDJSON = "application/x-ndjson"
 
@@ -52,11 +53,12 @@ def _agent(request: Request, agent: Agent[Any]) -> dict[str, Any]:
 
 
 async def conversations(service: Service, request: Request, send: Send) -> None:
-    """`GET /agents/{kind}?limit=&cursor=`: newest first."""
-    kind = service.agent(request).name
+    """`GET /agents/{kind}?limit=&cursor=`: conversations of an agent, or objects of a kind; newest first."""
+    is_object = request.kind in service.app.classes
+    kind = request.kind if is_object else service.agent(request).name
     limit = min(_number(request, "limit", PAGE_DEFAULT), service.limits.conversations_page_max)
     found, next = await _page(service, request, kind, limit, _number(request, "cursor", 0) or None)
-    titles = await service.titles.of(found)
+    titles = [""] * len(found) if is_object else await service.titles.of(found)
     listed = [_conversation(request, row, title) for row, title in zip(found, titles, strict=True)]
     answer = {"conversations": listed, "next": None if next is None else str(next)}
     await send_json(send, 200, answer, NO_STORE)
@@ -70,7 +72,7 @@ async def _page(
     for _ in range(SEARCH_PAGES_MAX):
         rows = await service.store.instances(kind=kind, tenant=identity.tenant, limit=size, newest_first=True, before=before)
         for row in rows:
-            if identity.sees(kind, row.address.id):
+            if identity.sees(kind, row.address.id) and not _is_sub_object(service, row):
                 if len(found) == limit:
                     return found, before
                 found.append(row)
@@ -79,6 +81,12 @@ async def _page(
             return found, None
         size = service.limits.conversations_page_max  # most were somebody else's: search in larger steps
     return found, before
+
+
+def _is_sub_object(service: Service, row: InstanceRow) -> bool:
+    """Another object's: it has no address of its own."""
+    parent = parent_of(row.address.id)
+    return parent is not None and parent.kind in service.app.classes
 
 
 def _conversation(request: Request, row: InstanceRow, title: str) -> dict[str, Any]:

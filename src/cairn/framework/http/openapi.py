@@ -40,6 +40,7 @@ durable before it is shown, and a client that comes back with its last offset mi
 
 _TAGS = [
     {"name": "conversations", "description": "Talking, reading, and what can be done with a conversation."},
+    {"name": "objects", "description": "Durable objects: what they answer is theirs."},
     {"name": "server", "description": "What this server is and has."},
     {"name": "page", "description": "The chat page."},
 ]

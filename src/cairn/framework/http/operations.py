@@ -34,6 +34,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "headers_too_large": (431, "The head of the request is larger than is accepted."),
     "internal_error": (500, "Something went wrong here; `ref` finds it in the log."),
     "runtime_unavailable": (503, "The server starts or stops, or its store is held; try again."),
+    "handler_timeout": (504, "The object did not answer in time; nothing of it was changed."),
     "insufficient_storage": (507, "There is no room left; nothing was kept."),
 }
 
@@ -108,8 +109,38 @@ def _json(name: str) -> dict[str, Schema]:
     return {"application/json": ref(name)}
 
 
+#: Objects stand below kinds of their own, so an agent's conversation has none of their routes.
+_OBJECT = "/agents/{kind}/{id}/{rest…}"
+
+
+def _asked(id: str, summary: str, *, has_body: bool = False) -> Operation:
+    """A request that an object answers itself."""
+    return Operation(
+        id,
+        summary,
+        {200: Response("What its `on_request` answers: any status, any type.", {"*/*": {}})},
+        "`{rest}` may be empty. Below `sub/{kind}/{name}` it is one of the object's sub-objects. Authorization and cookies end "
+        "here; the object is told who asks. Pages get `Content-Security-Policy: sandbox` unless the object says another.",
+        tag="objects",
+        body={} if has_body else None,
+        body_is_required=False,
+        errors=(*BELOW_AGENT, "method_not_allowed", *(WITH_BODY if has_body else ()), "handler_timeout"),
+    )
+
+
 _PAGE = Response("The page.", {"text/html": TEXT})
 _FILE = Response("The file.", {"*/*": {}})
+
+_UI_MESSAGES: dict[str, Schema] = {
+    "application/json": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["id", "role", "parts"],
+            "properties": {"id": TEXT, "role": either("user", "assistant"), "parts": {"type": "array"}, "metadata": {}},
+        },
+    }
+}
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/agents/{kind}/{id}"): Operation(
@@ -206,9 +237,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: Response("Tokens, turns, calls and dollars: in all, by model, by submission.", _json("Usage"))},
         errors=BELOW_AGENT,
     ),
+    ("GET", "/agents/{kind}/{id}/get-messages"): Operation(
+        "get_messages",
+        "The conversation as `useAgentChat` wants it",
+        {200: Response("The messages as the AI SDK's `UIMessage`s; none when nothing was ever sent.", _UI_MESSAGES)},
+        "What the published client `@cloudflare/ai-chat` reads before it connects.",
+        errors=BELOW_AGENT,
+    ),
+    ("GET", _OBJECT): _asked("object_get", "Ask an object"),
+    ("HEAD", _OBJECT): _asked("object_head", "Ask an object for the head of its answer"),
+    ("POST", _OBJECT): _asked("object_post", "Send an object something", has_body=True),
+    ("PUT", _OBJECT): _asked("object_put", "Put something into an object", has_body=True),
+    ("PATCH", _OBJECT): _asked("object_patch", "Change something in an object", has_body=True),
+    ("DELETE", _OBJECT): _asked("object_delete", "Delete something in an object"),
     ("GET", "/agents/{kind}"): Operation(
         "list",
-        "List an agent's conversations",
+        "List an agent's conversations, or the objects of a kind",
         {200: Response("Those the caller may see, newest first.", _json("Conversations"))},
         query=(
             Parameter("limit", {"type": "integer", "minimum": 1}, "How many at most; 50 by default."),

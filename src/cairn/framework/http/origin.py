@@ -27,7 +27,7 @@ FORWARDED_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-for
 
 #: What a page of an allowed origin may send and read beyond the few harmless headers.
 ALLOWED_HEADERS = "content-type, authorization, traceparent, tracestate, x-request-id"
-ALLOWED_METHODS = "GET, HEAD, POST, DELETE"
+ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 EXPOSED_HEADERS = "Stream-Next-Offset, Stream-Up-To-Date, Location, flue-error-ref, Retry-After, x-request-id"
 #: Seconds a browser may remember the answer to a preflight (Chromium caps it at 7,200).
 PREFLIGHT_SECONDS = 600

@@ -137,6 +137,10 @@ def offset_gone(offset: str, next_offset: str) -> Problem:
     return Problem("stream_offset_gone", 416, "Offset is beyond the end.", details, meta=meta)
 
 
+def handler_timeout(details: str) -> Problem:
+    return Problem("handler_timeout", 504, "The object did not answer in time.", details)
+
+
 # --- how the server is doing ----------------------------------------------------------------------------------------
 
 

@@ -6,11 +6,11 @@ path, decoded; `{name…}` for all that is left. Ids may be any text: under an a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from cairn.framework.http import attending, conversation, manage, openapi, page, problems, status, streams
+from cairn.framework.http import attending, chat, conversation, manage, objects, openapi, page, problems, status, streams
 from cairn.framework.http.auth import OPEN, Grant
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
@@ -32,6 +32,8 @@ class Route:
     """A page for people: a link on somebody's site may lead to it. Only there when the App shows its page."""
     is_early: bool = False
     """Answered before the App is open, and while it stops."""
+    is_object: bool = False
+    """Of durable objects: below their kinds it stands in the place of the routes of conversations."""
 
     @property
     def pattern(self) -> tuple[str, ...]:
@@ -79,6 +81,9 @@ async def _page(service: Service, request: Request, send: Send) -> None:
     await page.send_page(request.segments, send, root_path=request.root, method=request.method)
 
 
+#: An object, what is below it, and its sub-objects.
+OBJECT = "/agents/{kind}/{id}/{rest…}"
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", OPEN, status.health, is_early=True),
     Route("GET", "/ready", OPEN, status.ready, is_early=True),
@@ -96,7 +101,14 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/agents/{kind}/{id}/export", Grant.MANAGE, manage.export),
     Route("POST", "/agents/{kind}/{id}/fork", Grant.MANAGE, manage.fork),
     Route("GET", "/agents/{kind}/{id}/usage", Grant.READ, manage.usage),
-    Route(WEBSOCKET, "/agents/{kind}/{id}/{rest…}", Grant.READ, attending.attend),
+    Route("GET", "/agents/{kind}/{id}/get-messages", Grant.READ, chat.get_messages),
+    Route("GET", OBJECT, Grant.READ, objects.answer, is_object=True),
+    Route("HEAD", OBJECT, Grant.READ, objects.answer, is_object=True),
+    Route("POST", OBJECT, Grant.SEND, objects.answer, is_object=True),
+    Route("PUT", OBJECT, Grant.SEND, objects.answer, is_object=True),
+    Route("PATCH", OBJECT, Grant.SEND, objects.answer, is_object=True),
+    Route("DELETE", OBJECT, Grant.SEND, objects.answer, is_object=True),
+    Route(WEBSOCKET, OBJECT, Grant.READ, attending.attend),
     Route("GET", "/", OPEN, _page, is_page=True),
     Route("GET", "/chat", OPEN, _page, is_page=True),
     Route("GET", "/chat/{rest…}", OPEN, _page, is_page=True),
@@ -104,9 +116,10 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def find(method: str, segments: tuple[str, ...], *, page: bool) -> tuple[Route, dict[str, str]]:
-    """The route, and what its placeholders stand for. Raises Problem 404, or 405 with what is possible."""
-    there = list(_at(segments, page))
+def find(method: str, segments: tuple[str, ...], *, page: bool, objects: Container[str] = ()) -> tuple[Route, dict[str, str]]:
+    """The route, and what its placeholders stand for; `objects` are the kinds that are no agents. Raises Problem 404, or 405
+    with what is possible."""
+    there = list(_at(segments, page, objects))
     for route, path in there:
         if route.method == method:
             return route, path
@@ -116,10 +129,13 @@ def find(method: str, segments: tuple[str, ...], *, page: bool) -> tuple[Route, 
     raise problems.method_not_allowed(method, ", ".join(allowed))
 
 
-def _at(segments: tuple[str, ...], page: bool) -> Iterator[tuple[Route, dict[str, str]]]:
+def _at(segments: tuple[str, ...], page: bool, objects: Container[str]) -> Iterator[tuple[Route, dict[str, str]]]:
     for route in ROUTES:
         if route.is_page and not page:
             continue
         path = route.match(segments)
-        if path is not None:
-            yield route, path
+        if path is None:
+            continue
+        if "id" in path and route.method != WEBSOCKET and route.is_object != (path["kind"] in objects):
+            continue
+        yield route, path

@@ -271,6 +271,7 @@ ANSWERS: dict[str, Schema] = {
             "name": {"const": "cairn"},
             "version": TEXT,
             "agents": array(TEXT),
+            "objects": {**array(TEXT), "description": "Kinds of durable objects."},
             "identity": TEXT,
             "grants": array(either("read", "send", "abort", "manage")),
             "worker": maybe(TEXT),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cairn.errors import NotFound
+from cairn.framework.classes import kind_named
 from cairn.framework.http import problems
 from cairn.framework.http.auth import Authenticator
 from cairn.framework.http.frames import Frames
@@ -17,6 +18,7 @@ from cairn.framework.http.snapshots import Snapshots
 from cairn.framework.http.titles import Titles
 from cairn.harness.agent import Agent
 from cairn.harness.handle import ConversationHandle
+from cairn.runtime.objects import Objects
 from cairn.runtime.storage.store import Address, InstanceRow, Store
 
 if TYPE_CHECKING:
@@ -45,15 +47,26 @@ class Service:
     def agents(self) -> Mapping[str, Agent]:  # type: ignore[type-arg]
         return {agent.name: agent for agent in self.app.agents}
 
+    @property
+    def objects(self) -> Objects:
+        return self.app.objects
+
+    def object_kind(self, name: str) -> str | None:
+        """The kind of objects that a name in a URL means."""
+        return kind_named(name, self.app.classes)
+
     def agent(self, request: Request) -> Agent:  # type: ignore[type-arg]
         """The agent the path names. Raises the 404."""
         found = self.agents.get(request.kind)
         if found is None:
-            known = ", ".join(sorted(name for name in self.agents if request.identity.sees(name))) or "none"
-            raise problems.Problem(
-                "route_not_found", 404, "There is nothing here.", f"There is no such agent; there are: {known}."
-            )
+            raise self.no_such_kind(request)
         return found
+
+    def no_such_kind(self, request: Request) -> problems.Problem:
+        """The 404 that names what the caller may see."""
+        names = [name for name in (*self.agents, *self.app.classes) if request.identity.sees(name)]
+        details = f"There is no such agent; there are: {', '.join(sorted(names)) or 'none'}."
+        return problems.Problem("route_not_found", 404, "There is nothing here.", details)
 
     def address(self, request: Request) -> Address:
         """The conversation the path names. Raises the 400 for what cannot be an id."""

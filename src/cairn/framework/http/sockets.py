@@ -127,8 +127,15 @@ class Socket:
                 text = message.get("text")
                 found: str | bytes | None = text if text is not None else message.get("bytes")
                 if found is not None:
+                    await self._slow_down()
                     return found
         return None
+
+    async def _slow_down(self) -> None:
+        """Who says more than a caller may ask for is listened to more slowly."""
+        wait = self.service.quota.wait(self.identity, self.request.peer)
+        if wait:
+            await self.service.app.clock.sleep(wait)
 
     async def close(self, code: int, reason: str) -> None:
         """It is over; the client is told by `opened`. *Idempotent*: the first code counts."""

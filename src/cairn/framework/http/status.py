@@ -30,6 +30,7 @@ async def info(service: Service, request: Request, send: Send) -> None:
         "name": "cairn",
         "version": installed_version() or "0",
         "agents": [name for name in service.agents if request.identity.sees(name)],
+        "objects": [kind for kind in service.app.classes if request.identity.sees(kind)],
         "identity": request.identity.name,
         "grants": sorted(grant.value for grant in request.identity.grants),
         "worker": worker.id if worker is not None else None,

@@ -1,0 +1,302 @@
+"""Durable objects over HTTP and WebSockets: which object a URL means, its requests, and one client's line to it.
+
+Laws. An object runs wherever it runs: this file knows `Objects` and nothing below it. What leaves here was committed there
+(S10). A sub-object is reached through its parents, hop by hop, and only if it is there. Credentials end here: an object sees
+who asks, never what they proved it with, because what it is given may be written to its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cairn.errors import (
+    CairnError,
+    Denied,
+    NotFound,
+    ObjectError,
+    ObjectGone,
+    Refused,
+    RemoteError,
+    StoreError,
+    UsageError,
+)
+from cairn.framework.http import agent_frames as frames
+from cairn.framework.http import problems
+from cairn.framework.http.auth import CREDENTIAL_HEADERS, Grant
+from cairn.framework.http.naming import Below, below, check_name
+from cairn.framework.http.problems import Problem
+from cairn.framework.http.request import Request, raw_path
+from cairn.framework.http.responses import HARDENING, Send
+from cairn.framework.http.service import Service
+from cairn.framework.http.sockets import FAILED, POLICY, TRY_LATER, Socket
+from cairn.runtime.connections import Connection
+from cairn.runtime.frames import Closed, Sent, StateFrame
+from cairn.runtime.request import Request as ObjectRequest
+from cairn.runtime.request import Response as ObjectResponse
+from cairn.runtime.storage.store import Address
+from cairn.runtime.sub_objects import parent_of, sub_id
+
+if TYPE_CHECKING:
+    from cairn.runtime.attachment import Attachment
+
+logger = logging.getLogger("cairn.http")
+
+#: What an object is not given: credentials, and the subprotocols they may be in.
+WITHHELD_HEADERS = frozenset({*CREDENTIAL_HEADERS, "sec-websocket-protocol"})
+#: What an object's answer may not set: the connection is ours, and so is the id of the request.
+RESERVED_HEADERS = frozenset(
+    {"connection", "content-length", "date", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "x-request-id"}
+)
+#: What an object says is shown as it is, in no origin of ours: its text may be anybody's. An object that serves a page of its
+#: own says its own policy.
+SANDBOX = {"content-security-policy": "sandbox", "cache-control": "no-store", "content-type": "application/octet-stream"}
+
+
+# --- which object ---------------------------------------------------------------------------------------------------
+
+
+class Target:
+    """The object that is meant, and what it is asked for."""
+
+    def __init__(self, address: Address, kind: str, name: str, request: ObjectRequest) -> None:
+        self.address = address
+        self.kind = kind
+        self.name = name
+        """Kind and name are its client's words for it."""
+        self.request = request
+
+
+async def target_of(service: Service, request: Request) -> Target:
+    """What the URL means for this caller. Raises Problem 400, 404."""
+    found = below(request.segments[3:])
+    kind, id, said = request.kind, check_name(request.conversation), (request.segments[1], sent_name(request))
+    parent = parent_of(id)
+    if parent is not None and parent.kind in service.objects.applications:
+        raise problems.stream_not_found(kind, id)  # a sub-object's own id: it is reached through its parent
+    for hop in found.hops:
+        child = service.object_kind(hop.kind)
+        if child is None:
+            raise problems.route_not_found("/".join(request.segments))
+        said = (hop.kind, check_name(hop.name))
+        kind, id = child, sub_id(kind, id, hop.name)
+        if await service.store.find(Address(kind, id, request.identity.tenant)) is None:
+            raise problems.stream_not_found(*said)
+    return Target(Address(kind, id, request.identity.tenant), *said, await _asked(service, request, found))
+
+
+async def _asked(service: Service, request: Request, found: Below) -> ObjectRequest:
+    """The request as the object gets it."""
+    return ObjectRequest(
+        method=request.method,
+        path=found.path,
+        url=request.own_url(),
+        query=tuple(request.query),
+        headers=tuple((name, value) for name, value in request.headers.items() if name not in WITHHELD_HEADERS),
+        body=await request.body.read(service.limits.other_body_bytes) if request.scope["type"] == "http" else b"",
+        by=request.identity.name,
+    )
+
+
+def sent_name(request: Request) -> str:
+    """The id as the client wrote it in the URL: it takes that for the name from then on, and comes back with it."""
+    depth = request.root.count("/")
+    return raw_path(request.scope).decode("latin-1").split("/")[3 + depth]
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+async def answer(service: Service, request: Request, send: Send) -> None:
+    """`… /agents/{kind}/{id}[/…]` of an object: its `on_request`."""
+    target = await target_of(service, request)
+    address = target.address
+    try:
+        given = await service.objects.request(address.kind, address.id, target.request, tenant=address.tenant)
+    except ObjectGone:
+        raise problems.stream_not_found(address.kind, target.name) from None
+    except TimeoutError:
+        raise problems.handler_timeout(f"{address.kind}/{target.name} did not answer in time; nothing was changed.") from None
+    await _send(send, given, is_head=request.method == "HEAD")
+
+
+async def _send(send: Send, given: ObjectResponse, *, is_head: bool) -> None:
+    sent = [(name.lower(), value) for name, value in given.headers]
+    wrong = next((name for name, value in sent if not _is_line(name) or not _is_line(value)), None)
+    if wrong is not None or not 200 <= given.status <= 599:
+        raise ValueError(f"on_request answered what HTTP has no form for: status {given.status}, header {wrong!r}")
+    named = {name for name, _ in sent}
+    defaults = {name: value for name, value in {**HARDENING, **SANDBOX}.items() if name not in named}
+    lines = [*defaults.items(), *((name, value) for name, value in sent if name not in RESERVED_HEADERS)]
+    length = [] if given.status in (204, 304) else [("content-length", str(len(given.body)))]
+    encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in [*lines, *length]]
+    await send({"type": "http.response.start", "status": given.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": b"" if is_head or not length else given.body})
+
+
+def _is_line(text: str) -> bool:
+    return text.isprintable() or not any(character in text for character in "\r\n\0")
+
+
+# --- a line ---------------------------------------------------------------------------------------------------------
+
+
+async def converse(service: Service, socket: Socket, target: Target) -> None:
+    """The client is connected to the object until one of them ends it."""
+    connection = Connection(
+        socket.id,
+        socket.request.own_url(),
+        readonly=not socket.may(Grant.SEND),
+        by=socket.identity.name,
+    )
+    address = target.address
+    attachment = await service.objects.connect(address.kind, address.id, connection, target.request, tenant=address.tenant)
+    line = _Line(service, socket, attachment)
+    try:
+        await line.greet(target.name, target.kind)
+        await line.run()
+    finally:
+        code, reason = socket.end or (1006, "")
+        await asyncio.shield(_leave(attachment, code, reason))
+
+
+async def _leave(attachment: Attachment, code: int, reason: str) -> None:
+    try:
+        await attachment.close(code, reason)
+    except (CairnError, TimeoutError) as error:
+        logger.warning("%s: on_close was not called to its end: %s", attachment.address, error)
+
+
+class _Line:
+    """One client's socket and what it is attached to."""
+
+    def __init__(self, service: Service, socket: Socket, attachment: Attachment) -> None:
+        self._service = service
+        self._socket = socket
+        self._attachment = attachment
+        self._room = asyncio.Semaphore(service.limits.calls_per_socket_max)
+        self._work: set[asyncio.Task[None]] = set()
+
+    async def greet(self, name: str, kind: str) -> None:
+        """Who it is, its state, its lists; nothing of it for a client that is told no protocol."""
+        if not self._attachment.connection.protocol:
+            return
+        state = self._attachment.state
+        await self._socket.send(frames.identity(name, kind, state_follows=state is not None))
+        if state is not None:
+            await self._socket.send(frames.state(state))
+        await self._socket.send(frames.NO_SERVERS)
+
+    async def run(self) -> None:
+        pump = asyncio.ensure_future(self._pump())
+        try:
+            while (data := await self._socket.receive()) is not None:
+                await self._room.acquire()
+                self._begin(self._hear(data))
+        finally:
+            for task in (pump, *self._work):
+                task.cancel()
+            await asyncio.gather(pump, *self._work, return_exceptions=True)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        self._room.release()
+
+    # --- what the object says
+
+    async def _pump(self) -> None:
+        try:
+            async for frame in self._attachment.frames():
+                match frame:
+                    case StateFrame(state=state):
+                        await self._socket.send(frames.state(state))
+                    case Sent(data=data):
+                        await self._socket.send(data)
+                    case Closed(code=code, reason=reason):
+                        self._socket.finish(code, reason)
+        except Exception as error:
+            ref = self._log("what it says cannot be read", error)
+            self._socket.finish(FAILED, f"internal_error: {ref}")
+
+    # --- what the client says
+
+    async def _hear(self, data: str | bytes) -> None:
+        said = frames.said(data, self._service.limits)
+        try:
+            match said:
+                case frames.SetState(state=state):
+                    await self._set_state(state)
+                case frames.Call():
+                    await self._call(said)
+                case frames.Malformed(frame=frames.STATE):
+                    await self._socket.send(frames.state_error(frames.REJECTED))
+                case frames.Malformed(id=str(id), why=why):
+                    await self._socket.send(frames.error(id, why))
+                case _:
+                    await self._message(data)
+        except Problem as problem:
+            self._socket.finish(POLICY, f"{problem.type}: {problem.details}")
+
+    async def _set_state(self, state: msgspec.Raw) -> None:
+        if not self._socket.may(Grant.SEND):
+            await self._socket.send(frames.state_error(frames.READONLY))
+            return
+        try:
+            await self._attachment.set_state(state)
+        except Denied:
+            await self._socket.send(frames.state_error(frames.READONLY))
+        except (Refused, RemoteError) as error:
+            logger.info("%s: a state was refused: %s", self._attachment.address, error)
+            await self._socket.send(frames.state_error(frames.REJECTED))
+        except Exception as error:
+            await self._socket.send(frames.state_error(self._told(error, "set_state")))
+
+    async def _message(self, data: str | bytes) -> None:
+        if not self._socket.may(Grant.SEND):
+            raise problems.forbidden("Sending needs the grant 'send'.")
+        try:
+            await self._attachment.message(data)
+        except ObjectGone as error:
+            self._socket.finish(POLICY, str(error))
+        except (StoreError, TimeoutError) as error:
+            self._socket.finish(TRY_LATER, str(error))
+        except Exception as error:
+            self._log("on_message raised", error)
+
+    async def _call(self, call: frames.Call) -> None:
+        try:
+            if not self._socket.may(Grant.SEND):
+                raise problems.forbidden("Calling needs the grant 'send'.")
+            arguments: Sequence[Any] = call.args
+            if self._service.objects.streams(self._attachment.address.kind, call.method):
+                async for chunk in self._attachment.stream(call.method, arguments):
+                    await self._socket.send(frames.chunk(call.id, chunk))
+                value = msgspec.Raw(b"null")
+            else:
+                value = await self._attachment.call(call.method, arguments)
+            await self._socket.send(frames.result(call.id, value))
+        except Problem as problem:
+            await self._socket.send(frames.error(call.id, problem.details))
+        except Exception as error:
+            await self._socket.send(frames.error(call.id, self._told(error, call.method)))
+
+    def _told(self, error: Exception, what: str) -> str:
+        """The words a client gets: those of the object and of the call as they are, ours under a reference."""
+        if isinstance(error, ObjectError | RemoteError | UsageError | NotFound | TimeoutError):
+            return str(error)
+        ref = self._log(what, error)
+        return f"Something went wrong; it was logged under {ref}."
+
+    def _log(self, what: str, error: BaseException) -> str:
+        ref = self._service.app.ids.new("err")
+        logger.error("%s: %s (%s)", self._attachment.address, what, ref, exc_info=error)
+        return ref
