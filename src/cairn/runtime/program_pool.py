@@ -1,0 +1,295 @@
+"""Interpreters: worker processes that run programs, one program at a time each, and what they say in our words.
+
+Laws. The only file that knows the interpreter's library. A program is text in a process of its own without files, network or
+environment; a process that crashes, hangs or grows is killed and replaced, and costs one run of one program. Nothing is started
+before the first program, and nothing is kept once the last one has ended for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cairn.errors import MissingExtra
+from cairn.runtime.program import (
+    INTERPRETER_GRACE_SECONDS,
+    INTERPRETERS_MAX,
+    PROGRAMS_PER_PROCESS,
+    Outcome,
+    Program,
+    ProgramFailed,
+    ProgramLimits,
+)
+
+#: What programs call to wait; answered by the fiber, so that it lasts.
+SLEEP = "asyncio.sleep"
+
+#: Exceptions a program can tell apart; any other is a RuntimeError whose text begins with its name.
+_EXCEPTIONS: dict[str, type[Exception]] = {
+    each.__name__: each
+    for each in (
+        ArithmeticError, AssertionError, AttributeError, FileExistsError, FileNotFoundError, IndexError, IsADirectoryError,
+        KeyError, LookupError, NotADirectoryError, NotImplementedError, OSError, PermissionError, RuntimeError, TimeoutError,
+        TypeError, ValueError, ZeroDivisionError,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call that a program made. `number` counts all calls of the program."""
+
+    number: int
+    function: str
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Every branch of the program waits. `asked`: the calls since it was last blocked; `pending`: all that it waits for."""
+
+    asked: tuple[Asked, ...]
+    pending: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The program has ended with this value."""
+
+    value: Any
+
+
+Turn = Blocked | Done
+
+
+class Interpreters:
+    """The interpreters of one process. Give one to whoever runs programs; close it when the process stops."""
+
+    def __init__(self, processes_max: int = INTERPRETERS_MAX) -> None:
+        self._processes_max = processes_max
+        self._pool: Any = None
+        self._starting = asyncio.Lock()
+
+    @property
+    def version(self) -> str:
+        """Of the interpreter: a dump is understood by the same one only."""
+        return str(_library().__version__)
+
+    async def close(self) -> None:
+        """No process is left."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.__aexit__(None, None, None)
+
+    @asynccontextmanager
+    async def session(
+        self, limits: ProgramLimits, *, moment: float, seed: str, functions: Iterable[str], stubs: str | None = None
+    ) -> AsyncGenerator[Session]:
+        """One interpreter, for one program. Its clock stands at `moment`, its randomness is of `seed`: a program that is run
+        again sees the same. With `stubs` the text is type-checked before it runs."""
+        pool = await self._started()
+        out = Output(limits.output_bytes)
+        policy = {
+            "datetime": datetime.fromtimestamp(moment, UTC),
+            "timezone": "UTC",
+            "sleep": "call_host",
+            "process_time": "zero",
+            "random_start": {"seed": seed},
+        }
+        checkout = pool.checkout(
+            script_name="program.py",
+            limits={
+                "max_feed_duration_secs": limits.run_seconds,
+                "max_memory": limits.memory_bytes,
+                "max_suspensions": 100 * limits.calls + 10_000,
+            },
+            type_check=stubs is not None,
+            type_check_stubs=stubs,
+            type_check_format="concise",
+            os_policy=policy,
+        )
+        async with _entered(checkout) as session:
+            yield Session(session, out, frozenset(functions), limits)
+
+    async def _started(self) -> Any:
+        async with self._starting:
+            if self._pool is None:
+                pool = _library().AsyncMonty(
+                    min_processes=0,
+                    max_processes=self._processes_max,
+                    request_timeout=None,
+                    max_checkouts_per_worker=PROGRAMS_PER_PROCESS,
+                    feed_duration_limit_grace=INTERPRETER_GRACE_SECONDS,
+                )
+                await pool.__aenter__()
+                self._pool = pool
+            return self._pool
+
+
+def _library() -> Any:
+    try:
+        import pydantic_monty
+    except ImportError:
+        raise MissingExtra("programs need the interpreter: pip install 'cairn-agents[programs]'") from None
+    return pydantic_monty
+
+
+@asynccontextmanager
+async def _entered(checkout: AbstractAsyncContextManager[Any]) -> AsyncGenerator[Any]:
+    """The session; leaving one whose process died is no error."""
+    session = await checkout.__aenter__()
+    try:
+        yield session
+    finally:
+        with suppress(_library().MontyError):
+            await checkout.__aexit__(None, None, None)
+
+
+class Output:
+    """What a program printed, up to a number of bytes."""
+
+    def __init__(self, bytes_max: int, before: str = "") -> None:
+        self._max = bytes_max
+        self._parts = [before]
+        self._size = len(before.encode("utf-8", "replace"))
+        self._is_cut = False
+
+    def add(self, text: str) -> None:
+        if self._is_cut:
+            return
+        data = text.encode("utf-8", "replace")
+        room = self._max - self._size
+        if len(data) > room:
+            self._is_cut = True
+            text = (
+                data[: max(0, room)].decode("utf-8", "ignore")
+                + f"\n[printed more than {self._max:,} bytes; the rest is dropped]\n"
+            )
+        self._size += len(data)
+        self._parts.append(text)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._parts)
+
+
+class Session:
+    """One program in one interpreter, driven from stop to stop. After an error it is of no use."""
+
+    def __init__(self, session: Any, output: Output, functions: frozenset[str], limits: ProgramLimits) -> None:
+        self._session = session
+        self._functions = functions
+        self._limits = limits
+        self._stop: Any = None
+        self.output = output
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, for tests that kill it."""
+        return self._session.worker_pid  # type: ignore[no-any-return]
+
+    async def start(self, program: Program, inputs: Mapping[str, Any], *, check: bool) -> Turn:
+        """Run the text until it stops. *Raises* ProgramFailed."""
+        return await self._until_blocked(
+            self._session.feed_start(
+                program.source, inputs=dict(inputs) or None, print_callback=self._printed, skip_type_check=not check
+            )
+        )
+
+    async def load(self, dump: bytes, printed: str) -> tuple[int, ...]:
+        """Stand where `dump` was taken; what the program waits for. *Raises* ProgramFailed when it is no dump of this."""
+        self.output = Output(self._limits.output_bytes, printed)
+        try:
+            self._stop = await self._session.load_snapshot(dump, print_callback=self._printed)
+            return tuple(self._stop.pending_call_ids)
+        except Exception as error:
+            raise ProgramFailed("refused", f"the interpreter does not take its own dump: {type(error).__name__}") from None
+
+    async def answer(self, number: int, outcome: Outcome, value: Any) -> Turn:
+        """Tell the program what a call came to, and run until it stops again. *Raises* ProgramFailed."""
+        told = {"exception": exception(outcome)} if outcome.error else {"return_value": value}
+        return await self._until_blocked(self._stop.resume({number: told}))
+
+    def dump(self) -> bytes:
+        """The state of the blocked program."""
+        return bytes(self._stop.dump())
+
+    # --- beneath
+
+    def _printed(self, stream: str, text: str) -> None:
+        self.output.add(text)
+
+    async def _until_blocked(self, step: Any) -> Turn:
+        library = _library()
+        asked: list[Asked] = []
+        try:
+            stop = await step
+            while True:
+                if isinstance(stop, library.MontyComplete):
+                    return Done(stop.output)
+                if isinstance(stop, library.AsyncFutureSnapshot):
+                    self._stop = stop
+                    return Blocked(tuple(asked), tuple(stop.pending_call_ids))
+                stop = await self._go_on(stop, asked)
+        except library.MontyError as error:
+            raise failed(library, error) from None
+
+    async def _go_on(self, stop: Any, asked: list[Asked]) -> Any:
+        """Past a stop that nobody has to wait for: a name, a call that begins, a thing that programs do not have."""
+        library = _library()
+        if isinstance(stop, library.AsyncNameLookupSnapshot):
+            name = stop.variable_name
+            if stop.object_id is None and name in self._functions:
+                return await stop.resume(value=_placeholder(name))
+            return await stop.resume()
+        if stop.is_os_function and stop.function_name != SLEEP:
+            return await stop.resume_not_handled()
+        if not stop.is_os_function and stop.function_name not in self._functions:
+            return await stop.resume({"exception": NameError(f"name '{stop.function_name}' is not defined")})
+        asked.append(Asked(stop.call_id, str(stop.function_name), tuple(stop.args), dict(stop.kwargs)))
+        if len(asked) > self._limits.calls:
+            raise ProgramFailed("calls", f"it made more than {self._limits.calls:,} calls")
+        return await stop.resume({"future": ...})
+
+
+def _placeholder(name: str) -> Any:
+    """What stands for a function where a program uses its name as a value."""
+
+    async def function(*arguments: Any, **keywords: Any) -> None:
+        raise AssertionError("calls of programs are answered by number")
+
+    function.__name__ = function.__qualname__ = name
+    return function
+
+
+def exception(outcome: Outcome) -> Exception:
+    """What the program's `await` raises."""
+    known = _EXCEPTIONS.get(outcome.error)
+    return known(outcome.message) if known is not None else RuntimeError(f"{outcome.error}: {outcome.message}")
+
+
+def failed(library: Any, error: Exception) -> ProgramFailed:
+    """The interpreter's error in our words."""
+    if isinstance(error, library.MontySyntaxError):
+        return ProgramFailed("syntax", error.display())
+    if isinstance(error, library.MontyTypingError):
+        return ProgramFailed("type", error.display())
+    if isinstance(error, library.MontyCrashedError):
+        slow = getattr(error, "timed_out", False)
+        return ProgramFailed("time" if slow else "crashed", "the interpreter was killed: " + str(error))
+    if not isinstance(error, library.MontyRuntimeError):
+        return ProgramFailed("value", str(error))
+    inner, text = error.exception(), error.display()
+    said = str(error)
+    if isinstance(inner, TimeoutError) and "time limit exceeded" in said:
+        return ProgramFailed("time", f"it computed for longer than its limit; {said}")
+    if isinstance(inner, MemoryError):
+        return ProgramFailed("memory", f"it used more memory than its limit; {said}")
+    if isinstance(inner, RecursionError):
+        return ProgramFailed("recursion", f"its calls were nested too deeply; {said}")
+    return ProgramFailed("error", text)

@@ -1,0 +1,136 @@
+"""A durable object that runs programs, and a world outside that counts what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cairn.clock import SystemClock
+from cairn.ids import SystemIds
+from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, SqliteStore, Worker, WorkerSettings
+from cairn.runtime.program import Function, FunctionCall, Program, ProgramLimits, ProgramResult
+from cairn.runtime.program_pool import Interpreters
+from cairn.runtime.program_run import run_program
+
+
+@dataclass
+class State:
+    nothing: int = 0
+
+
+class Outside:
+    """What functions reach: every effect is counted, by the key it was given."""
+
+    def __init__(self) -> None:
+        self.effects: Counter[str] = Counter()
+        self.keys: set[str] = set()
+        self.gates: dict[str, asyncio.Event] = {}
+
+    async def fetch(self, call: FunctionCall) -> Any:
+        name = f"fetch {call.arguments['item']}"
+        self.effects[name] += 1
+        return {"item": call.arguments["item"], "size": 10}
+
+    async def charge(self, call: FunctionCall) -> Any:
+        self.effects[f"charge {call.arguments['amount']}"] += 1
+        self.keys.add(call.key)
+        return f"charged {call.arguments['amount']}"
+
+    async def refuse(self, call: FunctionCall) -> Any:
+        raise PermissionError("not today")
+
+    async def ask(self, call: FunctionCall) -> Any:
+        answer = await call.fiber.ask(call.name, call.arguments)
+        return answer.value()
+
+    def functions(self) -> list[Function]:
+        return [
+            Function("fetch", self.fetch, ("item",), "safe", stub="async def fetch(item: int) -> dict[str, Any]: ..."),
+            Function("charge", self.charge, ("amount",), "never", stub="async def charge(amount: int) -> str: ..."),
+            Function("charge_keyed", self.charge, ("amount",), "keyed", stub="async def charge_keyed(amount: int) -> str: ..."),
+            Function("refuse", self.refuse, (), "safe", stub="async def refuse() -> None: ..."),
+            Function("ask", self.ask, ("question",), waits=True, stub="async def ask(question: str) -> Any: ..."),
+            Function(
+                "pay",
+                self.charge,
+                ("amount",),
+                "never",
+                approval=lambda call: f"{call.arguments['amount']} is much" if call.arguments["amount"] > 100 else None,
+                stub="async def pay(amount: int) -> str: ...",
+            ),
+        ]
+
+
+@dataclass
+class Stage:
+    """One store that outlives workers."""
+
+    outside: Outside = field(default_factory=Outside)
+    limits: ProgramLimits = ProgramLimits()
+    store: Any = None
+    interpreters: Interpreters = field(default_factory=Interpreters)
+
+    @property
+    def application(self) -> ObjectApplication:
+        stage = self
+
+        class Host(DurableObject[State]):
+            kind = "host"
+
+            async def run(self, fiber: Fiber, source: str, inputs: dict[str, Any]) -> dict[str, Any]:
+                result = await run_program(
+                    fiber,
+                    Program(source),
+                    stage.outside.functions(),
+                    interpreters=stage.interpreters,
+                    inputs=inputs,
+                    limits=stage.limits,
+                    secret=b"s",
+                )
+                return shown(result)
+
+        return ObjectApplication(Host)
+
+
+def shown(result: ProgramResult) -> dict[str, Any]:
+    failure = None if result.failure is None else [result.failure.kind, result.failure.message]
+    return {"value": result.value, "failure": failure, "printed": result.printed, "calls": result.calls}
+
+
+@asynccontextmanager
+async def staged(stage: Stage | None = None, path: str = ":memory:") -> AsyncIterator[tuple[Stage, Client, Worker]]:
+    """A worker that runs programs."""
+    stage = stage or Stage()
+    clock, ids = SystemClock(), SystemIds()
+    stage.store = SqliteStore(path, clock=clock, ids=ids, inline=path == ":memory:")
+    await stage.store.open()
+    application = stage.application
+    settings = WorkerSettings(idle_seconds=0.2)
+    try:
+        async with Worker(stage.store, [application], clock=clock, ids=ids, settings=settings) as worker:
+            yield stage, Client(stage.store, application, clock=clock, ids=ids), worker
+    finally:
+        await stage.interpreters.close()
+        await stage.store.close()
+
+
+async def run(client: Client, source: str, id: str = "one", **inputs: Any) -> dict[str, Any]:
+    receipt = await client.accept(id, "run", [source, inputs])
+    return await asyncio.wait_for(client.result(receipt), 30)  # type: ignore[no-any-return]
+
+
+def once(source: str, limits: ProgramLimits = ProgramLimits(), **inputs: Any) -> dict[str, Any]:
+    """One program, run to its end."""
+
+    async def main() -> dict[str, Any]:
+        async with staged(Stage(limits=limits)) as (_, client, _worker):
+            return await run(client, source, **inputs)
+
+    return asyncio.run(main())
+
+
+Body = Callable[[Stage, Client, Worker], Awaitable[Any]]
