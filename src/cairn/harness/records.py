@@ -17,7 +17,7 @@ and of a call that waits for an approval:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -48,6 +48,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tag: str = "signal"
     client_tools: tuple[ToolSpec, ...] = ()
     """Tools that the client which sent it carries out itself."""
+    client_id: str | None = None
+    """What the client which sent it calls the message."""
+    extra: dict[str, Any] = {}
+    """What that client said beside the message (JSON): for tools and hooks, never for the model."""
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):

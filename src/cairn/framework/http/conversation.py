@@ -20,7 +20,7 @@ from cairn.framework.http.body import decode
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import HARDENING, JSON, NO_STORE, Send, send_bytes, send_empty, send_json
 from cairn.framework.http.service import Service
-from cairn.harness.handle import KEY_CHARACTERS_MAX, Receipt
+from cairn.harness.handle import KEY_CHARACTERS_MAX, ConversationHandle, Receipt
 from cairn.harness.messages import Image
 from cairn.harness.records import Delivery
 from cairn.harness.sniff import SHOWABLE, image_type
@@ -62,11 +62,10 @@ async def send_message(service: Service, request: Request, send: Send) -> None:
     given = decode(await _json_body(service, request), dict[str, Any], service.limits)
     delivery = _delivery(given, service.limits.attachment_bytes)
     key, uid = _key(given), _uid(given)
-    await _check_room(service, request, key)
+    conversation = service.handle(request)
+    await check_room(service, conversation, key)
     try:
-        receipt = await service.handle(request).send(
-            delivery, key=key, data=_initial_data(given), uid=uid, trace=_trace(request.headers)
-        )
+        receipt = await conversation.send(delivery, key=key, data=_initial_data(given), uid=uid, trace=_trace(request.headers))
     except NotFound:
         raise problems.instance_not_found(request.kind, request.conversation) from None
     except Conflict as error:
@@ -97,7 +96,7 @@ def _delivery(given: dict[str, Any], attachment_bytes: int) -> Delivery:
     if kind not in ("user", "signal") or not isinstance(body, str):
         raise problems.invalid_request(_SHAPE)
     if kind == "user":
-        return Delivery(body=body, attachments=_attachments(given.get("attachments", []), attachment_bytes))
+        return Delivery(body=body, attachments=attachments(given.get("attachments", []), attachment_bytes))
     return _signal(given, body)
 
 
@@ -114,7 +113,8 @@ def _signal(given: dict[str, Any], body: str) -> Delivery:
     return Delivery(kind="signal", body=body, type=type, attributes=attributes, tag=tag)
 
 
-def _attachments(given: Any, bytes_max: int) -> tuple[Image, ...]:
+def attachments(given: Any, bytes_max: int) -> tuple[Image, ...]:
+    """The images of a message. Pure. *Raises* Problem: 400 for what is none, 413 for too much of it."""
     if not isinstance(given, list):
         raise problems.invalid_request("'attachments' has to be a list.")
     images = tuple(_attachment(each, place) for place, each in enumerate(given))
@@ -190,13 +190,13 @@ def _trace(headers: Mapping[str, str]) -> dict[str, str]:
     return {"traceparent": parent, "tracestate": state} if is_state else {"traceparent": parent}
 
 
-async def _check_room(service: Service, request: Request, key: str | None) -> None:
-    """Raises the 429 or the 507 of a conversation that holds as much as it may. A key that was used adds nothing to it."""
-    row = await service.store.find(service.address(request))
+async def check_room(service: Service, conversation: ConversationHandle, key: str | None) -> None:
+    """*Raises* the 429 or the 507 of a conversation that holds as much as it may. A key that was used adds nothing to it."""
+    row = await service.store.find(conversation.address)
     if row is None:
         return
     problem = _too_large(service, row) or await _too_much_waits(service, row)
-    if problem is not None and (key is None or not await service.handle(request).knows(key)):
+    if problem is not None and (key is None or not await conversation.knows(key)):
         raise problem
 
 

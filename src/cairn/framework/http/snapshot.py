@@ -71,6 +71,14 @@ class Snapshot:
         """The message of each call that has no output yet."""
         self._touched: set[str] = set()
 
+    @classmethod
+    def of(cls, message: Message) -> Snapshot:
+        """The fold of a conversation that holds a copy of this one message."""
+        made = cls()
+        made._put(_decode(_encode(message)))
+        made._calls = {part["toolCallId"]: message["id"] for part in message["parts"] if part.get("state") == "input-available"}
+        return made
+
     # --- looking
 
     def messages(self) -> bytes:
@@ -97,8 +105,12 @@ class Snapshot:
         self.ordinal = ordinal
         if chunks:
             for line in chunks.split(b"\n"):
-                chunk = _decode(line)
-                _HANDLERS[chunk["type"]](self, chunk)
+                self.apply(_decode(line), ordinal)
+
+    def apply(self, chunk: Message, ordinal: int) -> None:
+        """Fold one chunk of the batch at `ordinal`."""
+        self.ordinal = ordinal
+        _HANDLERS[chunk["type"]](self, chunk)
 
     def rest(self) -> None:
         """Encode what was touched: now and not all at once for whoever asks next."""
