@@ -199,8 +199,8 @@ def check_text(text: str, path: str) -> None:
 
 
 def split(path: str) -> list[str]:
-    """The components of a path, `.` and empty ones left out, `..` kept: it means the parent of what came before, and a
-    link may have come before. Raises WorkspaceError."""
+    """The components of a path. `.` and `..` are kept: what came before has to be a directory, and a link may have come
+    before. Raises WorkspaceError."""
     if not isinstance(path, str):
         raise TypeError(f"a path of the workspace is text, not {type(path).__name__}")
     if not path:
@@ -208,9 +208,9 @@ def split(path: str) -> list[str]:
     check_text(path, path)
     if len(path) > PATH_BYTES_MAX or len(path.encode()) > PATH_BYTES_MAX:
         fail(errno.ENAMETOOLONG, path[:64] + "…", f"a path has at most {PATH_BYTES_MAX} bytes")
-    parts = [part for part in path.split("/") if part and part != "."]
+    parts = [part for part in path.split("/") if part]
     for part in parts:
-        if part != "..":
+        if part not in (".", ".."):
             check_name(part, path)
     return parts
 

@@ -31,8 +31,9 @@ from cairn.runtime.files import (
     check_target,
     error,
     fail,
+    split,
 )
-from cairn.runtime.files_paths import Place, existing, place
+from cairn.runtime.files_paths import Place, bare, existing, place
 from cairn.runtime.files_tree import Nodes, Tree
 
 
@@ -107,8 +108,6 @@ class Overlay(Nodes):
         """The file at a path, made empty if there is none; a link at its end is followed, as open(2) does."""
         found = place(self, path)
         if found.node is None:
-            if path.endswith("/"):
-                fail(errno.EISDIR, path)
             node = self._new(found, path, "file", now, FILE_MODE if mode is None else mode)
         elif found.node.kind == "directory":
             fail(errno.EISDIR, path)
@@ -150,12 +149,19 @@ class Overlay(Nodes):
 
     def remove(self, path: str, now: float, *, recursive: bool = False) -> None:
         """What is there is gone: a file, a link itself, an empty directory; with `recursive` any."""
-        found = place(self, path, follow=False)
+        found = place(self, bare(path), follow=False)
         node = found.node
         if node is None:
             fail(errno.ENOENT, path)
+        if path.endswith("/") and node.kind == "link":
+            existing(self, path)
         if not found.name:
-            fail(errno.EBUSY if node.id == ROOT else errno.EINVAL, path, "it has no name here")
+            last = split(path)[-1:]
+            fail(
+                errno.ENOTEMPTY if last == [".."] else errno.EINVAL if last == ["."] else errno.EBUSY,
+                path,
+                "it has no name here",
+            )
         if node.kind == "directory":
             if not recursive and any(True for _ in self.children(node.id)):
                 fail(errno.ENOTEMPTY, path)
@@ -165,13 +171,13 @@ class Overlay(Nodes):
 
     def rename(self, old: str, new: str, now: float) -> None:
         """rename(2): what is at `new` is replaced, if it may be."""
-        source, target = place(self, old, follow=False), place(self, new, follow=False)
+        source, target = place(self, bare(old), follow=False), place(self, bare(new), follow=False)
         node, there = source.node, target.node
         if not source.name or not target.name:
             fail(errno.EBUSY, new if source.name else old)
         if node is None:
             fail(errno.ENOENT, old)
-        if node.kind != "directory" and new.endswith("/"):
+        if node.kind != "directory" and (old.endswith("/") or new.endswith("/")):
             fail(errno.ENOTDIR, new)
         if self._is_above(node.id, target.parent):
             fail(errno.EINVAL, new, "a directory cannot be moved into itself")
@@ -198,7 +204,7 @@ class Overlay(Nodes):
             fail(errno.EISDIR, path)
 
     def _make(self, path: str, kind: Kind, now: float, mode: int, target: str = "") -> Node:
-        found = place(self, path, follow=False)
+        found = place(self, bare(path), follow=False)
         if found.node is not None:
             fail(errno.EEXIST, path)
         if kind != "directory" and path.endswith("/"):

@@ -27,13 +27,13 @@ def place(nodes: Nodes, path: str, *, follow: bool = True) -> Place:
     """Where the path leads; a link at its end is followed, or not. Raises WorkspaceError: ENOENT or ENOTDIR for what
     stands before the last name, ELOOP, and what `split` refuses."""
     ahead = split(path)[::-1]
-    directory = path.endswith(("/", "/."))
+    directory = path.endswith("/")
     here, links = ROOT, 0
     found = Place(ROOT, "", nodes.node(ROOT))
     while ahead:
         name = ahead.pop()
-        if name == "..":
-            here = _node(nodes, here).parent or ROOT
+        if name in (".", ".."):
+            here = here if name == "." else _node(nodes, here).parent or ROOT
             found = Place(here, "", nodes.node(here))
             continue
         child = nodes.child(here, name)
@@ -47,7 +47,7 @@ def place(nodes: Nodes, path: str, *, follow: bool = True) -> Place:
             if links > LINKS_MAX:
                 fail(errno.ELOOP, path)
             here = ROOT if node.target.startswith("/") else here
-            directory = directory or (not ahead and node.target.endswith(("/", "/.")))
+            directory = directory or (not ahead and node.target.endswith("/"))
             ahead += split(node.target)[::-1]
             found = Place(here, "", nodes.node(here))
             continue
@@ -59,6 +59,11 @@ def place(nodes: Nodes, path: str, *, follow: bool = True) -> Place:
             fail(errno.ENOTDIR, path)
         return Place(here, name, node)
     return found
+
+
+def bare(path: str) -> str:
+    """Without slashes at its end, which ask for what a link leads to."""
+    return path.rstrip("/") or path[:1]
 
 
 def existing(nodes: Nodes, path: str, *, follow: bool = True) -> Node:

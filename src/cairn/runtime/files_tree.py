@@ -285,6 +285,10 @@ class Files:
             tree.apply(record, *self._whole(record, ordinal))
         self._transaction, self._staged = "", []
 
+    def changes(self, record: r.FilesChanged) -> list[Change]:
+        """What a record that comes next changes, with what is staged for it."""
+        return self._whole(record, 0)[0]
+
     def _whole(self, record: r.FilesChanged, ordinal: int) -> tuple[list[Change], list[int]]:
         """Its changes and those staged for it, and where each stands."""
         staged = self._staged if record.staged and record.staged == self._transaction else []

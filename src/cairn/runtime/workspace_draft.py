@@ -17,7 +17,7 @@ from cairn.errors import Conflict, UsageError
 from cairn.runtime import records as r
 from cairn.runtime.files import Change, Content, Node, error, fail
 from cairn.runtime.files_overlay import Overlay
-from cairn.runtime.files_paths import place
+from cairn.runtime.files_paths import bare, place
 from cairn.runtime.files_tree import Nodes
 from cairn.runtime.storage.store import Durability
 from cairn.runtime.workspace_content import Stored
@@ -127,9 +127,9 @@ class Draft(Reading):
 
     def _check_writable(self, path: str, missing: Sequence[str]) -> None:
         """Before content is stored in vain."""
-        if path.endswith("/") or (
-            not missing and (node := place(self._over, path).node) is not None and node.kind == "directory"
-        ):
+        is_slashed = path.endswith("/")
+        node = None if missing else place(self._over, bare(path), follow=not is_slashed).node
+        if is_slashed or (node is not None and node.kind == "directory"):
             fail(errno.EISDIR, path)
 
     async def mkdir(self, path: str, *, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
