@@ -11,7 +11,8 @@ Both logs are brought into one form, and the forms must be equal. The form leave
 4. a message that was closed by the crash and the turn that goes on after it are one turn: its text is what both said. The
    note that asks the model to continue is left out, after it was checked to be there exactly when text was kept, and so is
    what the model thinks about continuing;
-5. the outcome of a `never` call (or of one with a `never` step) that was running is unknown, and its state changes are not
+5. how often a submission was parked for answers, and taken up again: what came while the process was down is one park less;
+6. the outcome of a `never` call (or of one with a `never` step) that was running is unknown, and its state changes are not
    there. Where a scenario says so (`open_end`), everything after such an outcome may be different.
 
 The order of what happened outside is judged by `check_world`, on the world's own list.
@@ -52,11 +53,13 @@ _CIRCUMSTANCES = frozenset(
     }
 )
 
-_ID = re.compile(r"\b(?:sub_ik|sub|turn|msg|inst|inc|wrk)_[0-9A-Za-z]+")
+_ID = re.compile(r"\b(?:sub_ik|sub|rew|turn|msg|inst|inc|wrk)_[0-9A-Za-z]+")
 
 _REQUESTS = frozenset({"abort.requested", "signal.sent", "cancel.requested", "answer.given", "destroy.requested"})
 
 _ATTEMPTS = frozenset({"instance.claimed", "instance.released"})
+
+_WAITS = frozenset({"fiber.waiting", "fiber.waited"})
 
 
 @dataclass
@@ -98,10 +101,17 @@ class Form:
 def form_of(records: list[Json]) -> Form:
     """The log's form. Asserts on the way what holds of every log by itself."""
     form, turn = Form(), Turn("", [], [])
+    asked: set[str] = set()
     in_turns = {id for r in records if r["type"] == "turn.started" for id in (r["submission"], *r.get("includes", ()))}
     for record in records:
         tag = record["type"]
-        if tag in _ATTEMPTS or tag.startswith("tool.pro"):
+        if tag in _ATTEMPTS or tag.startswith("tool.pro") or tag in _WAITS:
+            continue
+        if tag == "fiber.parked" and "waits" in record:
+            asked.add(record["fiber"])
+            continue
+        if tag == "fiber.started" and record["fiber"] in asked:
+            asked.remove(record["fiber"])
             continue
         if tag in _REQUESTS or (tag == "fiber.accepted" and record["method"] == "submission"):
             form.requests += [] if _bare(record) in form.requests else [_bare(record)]
@@ -205,7 +215,7 @@ def named(value: Any) -> Any:
 def assert_equal(scenario: Scenario, expected: Run, run: Run) -> None:
     """The run is the expected one, but for what the head of this file allows."""
     want, got = _shown(form_of(expected.records)), _shown(form_of(run.records))
-    _allow_unknown(want, got, _unknown_by_right(run.records), scenario.open_end)
+    _allow_unknown(want, got, unknown_by_right(run.records), scenario.open_end)
     _allow_shorter(want, got)
     want, got = named(want), named(got)
     assert (got["requests"], got["aside"]) == (want["requests"], want["aside"])
@@ -227,7 +237,7 @@ def _shown(form: Form) -> Json:
     return {"requests": form.requests, "items": items, "aside": form.aside}
 
 
-def _unknown_by_right(records: list[Json]) -> set[str]:
+def unknown_by_right(records: list[Json]) -> set[str]:
     """Calls that may be unknown: recorded as called, by a process that is gone, and not to be repeated."""
     called: dict[str, Json] = {}
     steps: set[str] = set()
@@ -269,7 +279,7 @@ def check_run(scenario: Scenario, run: Run) -> None:
     assert run.violations() == [], "\n".join(map(str, run.violations()))
     for log in run.logs:
         check_wire(log)
-    unknown = _unknown_by_right(run.records)
+    unknown = unknown_by_right(run.records)
     check_world(scenario, run, unknown)
     check_settlements(scenario, run, bool(unknown))
 
@@ -299,6 +309,9 @@ def check_world(scenario: Scenario, run: Run, unknown: set[str]) -> None:
             called |= {r["call"] for r in event.records if r["type"] == "tool.called"}
             done |= {r["call"] for r in event.records if r["type"] == "tool.outcome"}
             finished += event.tags.count("message.completed")
+            if "conversation.rewound" in event.tags:
+                # Scenarios rewind to the beginning: what was before is nothing the model is shown, and its ids come again.
+                called, done, finished = set(), set(), 0
         elif event.kind == "request":
             assert int(event.name) == finished, f"asked for response {event.name} when {finished} were durable"
         elif event.kind == "effect" and event.call.startswith("call_"):

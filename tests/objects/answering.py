@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from cairn.errors import Conflict
 from cairn.harness.answers import PendingCall
@@ -48,20 +48,16 @@ async def nothing(conversation: ConversationHandle, call: PendingCall) -> None:
     """Nobody answers."""
 
 
-def answering(*gives: Give, pause: float = 2.0, backwards: bool = False) -> Client:
-    """Send one message; give these answers to what is asked, `pause` seconds after it was, one at a time."""
+def answering(give: Give | Mapping[str, Give], *, pause: float = 2.0, backwards: bool = False) -> Client:
+    """Send one message; answer what is asked (each call in its own way), one at a time, `pause` seconds after it was."""
 
     async def client(conversation: ConversationHandle, world: World) -> None:
         receipt = await conversation.send("first", key="first")
-        answers, given = dict[str, Give](), 0
         while questions := await asked(conversation, receipt):
             await asyncio.sleep(pause)
             for question in reversed(questions) if backwards else questions:
-                place = int(question.call.rpartition("_")[2] or 0) if question.call in answers else given
-                give = answers.setdefault(question.call, gives[place % len(gives)])
-                given += 1
                 try:
-                    await give(conversation, question)
+                    await (give[question.call] if isinstance(give, Mapping) else give)(conversation, question)
                 except Conflict:
                     continue  # its time was over, or the submission has been stopped meanwhile
             await asyncio.sleep(pause)
