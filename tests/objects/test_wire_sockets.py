@@ -47,10 +47,15 @@ def test_whoever_connects_is_told_to_whom() -> None:
     async def main(app: App) -> None:
         for mount in ("", "/ai", "/a b"):
             async with knock(app, "/agents/echo/a%20b%2Fc", mount=mount) as line:
-                await line.until(lambda: len(line.frames) >= 2)  # noqa: B023
+                await line.until(lambda: len(line.frames) >= 2)
                 first, *_ = line.frames
                 assert first == {"type": "cf_agent_identity", "name": "a%20b%2Fc", "agent": "echo"}
-                assert line.said("cf_agent_mcp_servers")[0]["mcp"] == {"servers": {}, "tools": [], "prompts": [], "resources": []}
+                assert line.said("cf_agent_mcp_servers")[0]["mcp"] == {
+                    "servers": {},
+                    "tools": [],
+                    "prompts": [],
+                    "resources": [],
+                }
 
     in_app(main)
 
@@ -89,11 +94,13 @@ def test_a_refusal_that_may_be_right_later_lets_the_client_come_back() -> None:
     assert code_of(problems.insufficient_storage("x")) == 1013
     assert code_of(problems.unavailable("stopping", "x")) == 1012
     assert code_of(problems.internal("err_1")) == 1011
-    assert {code_of(each) for each in (problems.forbidden("x"), problems.unauthorized("x"), problems.invalid_json("x"))} == {1008}
+    assert {code_of(each) for each in (problems.forbidden("x"), problems.unauthorized("x"), problems.invalid_json("x"))} == {
+        1008
+    }
 
 
 def test_a_reason_is_cut_between_characters() -> None:
-    """A control frame has room for 123 bytes; half a character would make it no text, and the client would hang up with 1007."""
+    """A control frame has room for 123 bytes; half a character is no text, and a client hangs up with 1007."""
     message = closing(1008, "é" * 100)
     assert len(message["reason"].encode()) == 122
     assert closing(1006, "")["code"] == 1000, "a code that is never sent"

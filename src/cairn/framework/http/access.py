@@ -1,4 +1,4 @@
-"""The access log: one line per request when it has been answered, for people or, as JSON, for machines.
+"""The access log: one line per request or WebSocket when it is over, for people or, as JSON, for machines.
 
 Laws. A line never holds a query, a header or a body: that is where secrets and what people say are. The path is written as it
 was sent, so that nothing in it can break the line. Times are the injected clock's.
@@ -15,9 +15,13 @@ import msgspec
 from cairn.clock import Clock
 from cairn.framework.http.request import raw_path
 from cairn.framework.http.responses import Message, Receive, Scope, Send
+from cairn.framework.http.sockets import WEBSOCKET
 from cairn.harness.times import iso
 
 logger = logging.getLogger("cairn.access")
+
+#: The status of a WebSocket that was let in.
+ACCEPTED = 101
 
 #: Characters of a path that a line shows; ids may be long, lines should not.
 PATH_CHARACTERS_MAX = 300
@@ -34,7 +38,7 @@ class AccessLog:
         self._json = json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._inner(scope, receive, send)
             return
         line = _Line(send)
@@ -50,7 +54,7 @@ class AccessLog:
         facts: dict[str, Any] = {
             "at": iso(self._clock.wall()),
             "client": str(client[0]) if client else "-",
-            "method": scope["method"],
+            "method": scope.get("method", WEBSOCKET),
             "path": _shown(raw_path(scope)),
             "status": line.status,
             "ms": round(seconds * 1000, 1),
@@ -68,18 +72,23 @@ class _Line:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
-        """0 when the client went away before there was an answer."""
+        """0 when the client went away before there was an answer; of a WebSocket that we closed, the code."""
         self.bytes = 0
         self.request = "-"
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            for name, value in message["headers"]:
-                if name == b"x-request-id":
-                    self.request = value.decode("latin-1")
-        else:
-            self.bytes += len(message.get("body", b""))
+        match message["type"]:
+            case "http.response.start" | "websocket.http.response.start" | "websocket.accept":
+                self.status = message.get("status", ACCEPTED)
+                for name, value in message.get("headers", ()):
+                    if name == b"x-request-id":
+                        self.request = value.decode("latin-1")
+            case "websocket.close":
+                self.status = message["code"]
+            case "websocket.send":
+                self.bytes += len(message.get("bytes") or message.get("text") or b"")
+            case _:
+                self.bytes += len(message.get("body", b""))
         await self._send(message)
 
 

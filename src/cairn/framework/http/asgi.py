@@ -79,7 +79,7 @@ class Http:
     async def _handle(self, scope: Scope, receive: Receive, answer: _Answer, body: Body) -> None:
         headers = headers_of(scope)
         peer = peer_of(scope, headers, self.rules)
-        method: str = scope["method"]
+        method: str = scope["method"] if scope["method"] != sockets.WEBSOCKET else "(WEBSOCKET)"
         granted = preflight(method, headers, self.rules)
         if granted is not None:
             await send_empty(answer, 204, granted)
