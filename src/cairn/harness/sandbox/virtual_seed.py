@@ -1,0 +1,44 @@
+"""What a new workspace begins with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cairn.errors import UsageError
+
+if TYPE_CHECKING:
+    from cairn.harness.sandbox.virtual import Seed
+    from cairn.runtime.workspace import Workspace
+
+
+async def plant(workspace: Workspace, seed: Seed) -> None:
+    """The workspace has the seed's files, in one batch. *Raises* UsageError when there is no such directory."""
+    if isinstance(seed, Mapping):
+        given = {path: data.encode() if isinstance(data, str) else data for path, data in seed.items()}
+        async with workspace.transaction() as draft:
+            for path, data in given.items():
+                await draft.write(path, data, parents=True)
+        return
+    top = Path(seed)
+    if not top.is_dir():
+        raise UsageError(f"virtual(seed={os.fspath(seed)!r}): not a directory; name one, or give a mapping of paths to contents")
+    async with workspace.transaction() as draft:
+        for path in await asyncio.to_thread(lambda: list(_files(top))):
+            name = path.relative_to(top).as_posix()
+            data = await asyncio.to_thread(path.read_bytes)
+            await draft.write(name, data, mode=path.stat().st_mode & 0o777, parents=True)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Regular files below, by name; links and .git are not followed."""
+    for path in sorted(top.iterdir()):
+        if path.is_symlink() or path.name == ".git":
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
