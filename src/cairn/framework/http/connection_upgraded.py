@@ -142,6 +142,5 @@ class Upgraded(WebSocketsSansIOProtocol):
         headers = Headers({**HARDENING, **problem.headers, "content-type": JSON, "content-length": str(len(body))})
         headers["connection"] = "close"
         self.handshake_complete = self.close_sent = True
-        self.conn.send_response(Response(problem.status, "", headers, body))
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(Response(problem.status, "", headers, body).serialize())
         self.transport.close()
