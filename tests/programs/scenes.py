@@ -23,21 +23,28 @@ class State:
 
 
 class Outside:
-    """What functions reach: every effect is counted, by the key it was given."""
+    """What functions reach: every effect is counted, and may be the last thing the process does."""
 
     def __init__(self) -> None:
         self.effects: Counter[str] = Counter()
-        self.keys: set[str] = set()
-        self.gates: dict[str, asyncio.Event] = {}
+        self.keys: dict[str, str] = {}
+        self.deadly: set[int] = set()
+        """The numbers of effects, over all lives, at which the process dies: the effect happened, nobody lived to say so."""
+        self.die: Callable[[], None] = lambda: None
+
+    async def _effect(self, name: str, call: FunctionCall) -> None:
+        self.effects[name] += 1
+        assert self.keys.setdefault(name, call.key) == call.key, "a call's key is the same at every repeat"
+        if self.effects.total() in self.deadly:
+            self.die()
+            await asyncio.sleep(3600)
 
     async def fetch(self, call: FunctionCall) -> Any:
-        name = f"fetch {call.arguments['item']}"
-        self.effects[name] += 1
+        await self._effect(f"fetch {call.arguments['item']}", call)
         return {"item": call.arguments["item"], "size": 10}
 
     async def charge(self, call: FunctionCall) -> Any:
-        self.effects[f"charge {call.arguments['amount']}"] += 1
-        self.keys.add(call.key)
+        await self._effect(f"{call.function} {call.arguments['amount']}", call)
         return f"charged {call.arguments['amount']}"
 
     async def refuse(self, call: FunctionCall) -> Any:
@@ -50,6 +57,7 @@ class Outside:
     def functions(self) -> list[Function]:
         return [
             Function("fetch", self.fetch, ("item",), "safe", stub="async def fetch(item: int) -> dict[str, Any]: ..."),
+            Function("fetch_any", self.fetch, ("item",), "safe", stub="async def fetch_any(item: Any) -> Any: ..."),
             Function("charge", self.charge, ("amount",), "never", stub="async def charge(amount: int) -> str: ..."),
             Function("charge_keyed", self.charge, ("amount",), "keyed", stub="async def charge_keyed(amount: int) -> str: ..."),
             Function("refuse", self.refuse, (), "safe", stub="async def refuse() -> None: ..."),
@@ -70,7 +78,7 @@ class Stage:
     """One store that outlives workers."""
 
     outside: Outside = field(default_factory=Outside)
-    limits: ProgramLimits = ProgramLimits()
+    limits: ProgramLimits = field(default_factory=ProgramLimits)
     store: Any = None
     interpreters: Interpreters = field(default_factory=Interpreters)
 

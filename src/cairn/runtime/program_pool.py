@@ -8,8 +8,8 @@ before the first program, and nothing is kept once the last one has ended for a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -86,14 +86,11 @@ class Interpreters:
         if pool is not None:
             await pool.__aexit__(None, None, None)
 
-    @asynccontextmanager
-    async def session(
+    def session(
         self, limits: ProgramLimits, *, moment: float, seed: str, functions: Iterable[str], stubs: str | None = None
-    ) -> AsyncGenerator[Session]:
+    ) -> _Lease:
         """One interpreter, for one program. Its clock stands at `moment`, its randomness is of `seed`: a program that is run
         again sees the same. With `stubs` the text is type-checked before it runs."""
-        pool = await self._started()
-        out = Output(limits.output_bytes)
         policy = {
             "datetime": datetime.fromtimestamp(moment, UTC),
             "timezone": "UTC",
@@ -101,20 +98,19 @@ class Interpreters:
             "process_time": "zero",
             "random_start": {"seed": seed},
         }
-        checkout = pool.checkout(
-            script_name="program.py",
-            limits={
+        options = {
+            "script_name": "program.py",
+            "limits": {
                 "max_feed_duration_secs": limits.run_seconds,
                 "max_memory": limits.memory_bytes,
                 "max_suspensions": 100 * limits.calls + 10_000,
             },
-            type_check=stubs is not None,
-            type_check_stubs=stubs,
-            type_check_format="concise",
-            os_policy=policy,
-        )
-        async with _entered(checkout) as session:
-            yield Session(session, out, frozenset(functions), limits)
+            "type_check": stubs is not None,
+            "type_check_stubs": stubs,
+            "type_check_format": "concise",
+            "os_policy": policy,
+        }
+        return _Lease(self, options, frozenset(functions), limits)
 
     async def _started(self) -> Any:
         async with self._starting:
@@ -139,15 +135,27 @@ def _library() -> Any:
     return pydantic_monty
 
 
-@asynccontextmanager
-async def _entered(checkout: AbstractAsyncContextManager[Any]) -> AsyncGenerator[Any]:
-    """The session; leaving one whose process died is no error."""
-    session = await checkout.__aenter__()
-    try:
-        yield session
-    finally:
-        with suppress(_library().MontyError):
-            await checkout.__aexit__(None, None, None)
+class _Lease:
+    """An interpreter for the time of an `async with`. Leaving one whose process died is no error."""
+
+    def __init__(
+        self, interpreters: Interpreters, options: dict[str, Any], functions: frozenset[str], limits: ProgramLimits
+    ) -> None:
+        self._interpreters, self._options = interpreters, options
+        self._functions, self._limits = functions, limits
+        self._checkout: AbstractAsyncContextManager[Any] | None = None
+
+    async def __aenter__(self) -> Session:
+        pool = await self._interpreters._started()
+        self._checkout = pool.checkout(**self._options)
+        session = await self._checkout.__aenter__()
+        return Session(session, Output(self._limits.output_bytes), self._functions, self._limits)
+
+    async def __aexit__(self, *raised: Any) -> None:
+        checkout, self._checkout = self._checkout, None
+        if checkout is not None:
+            with suppress(_library().MontyError):
+                await checkout.__aexit__(None, None, None)
 
 
 class Output:

@@ -85,8 +85,8 @@ async def run_program(
 
     *Durable*: each call before it is made (a `safe` one: its outcome), each outcome before the program is told of it.
     *Idempotent* by (fiber, name). A call whose outcome is unknown is made again only if its function says so (S9). While it
-    waits for people, signals or time, nothing of it is in memory. `inputs` are its globals; `check` type-checks it first against the
-    stubs. *Cancelled*: nothing is owed. *Raises* Fenced, StoreError, UsageError.
+    waits for people, signals or time, nothing of it is in memory. `inputs` are its globals; `check` type-checks it first
+    against the stubs. *Cancelled*: nothing is owed. *Raises* Fenced, StoreError, UsageError.
     """
     run = _Run(fiber, program, functions, interpreters, dict(inputs or {}), limits, name, check, secret)
     try:
@@ -94,6 +94,7 @@ async def run_program(
             raise ProgramFailed("refused", f"its text is longer than {limits.source_bytes:,} bytes")
         return await run.result()
     except ProgramFailed as failed:
+        await run.forget()
         return ProgramResult(failure=failed.failure, printed=run.printed, calls=run.calls)
     finally:
         await run.close()
@@ -378,7 +379,11 @@ class _Run:
         if running:
             await asyncio.wait(running)
         await self._leave()
-        if self._had_dump:
+        await self.forget()
+
+    async def forget(self) -> None:
+        """No dump is kept any more."""
+        if self._had_dump or self.fiber.state.attempt > 1:
             await self.fiber.instance.store.save_dump(self.fiber.instance.n, self._place, None)
 
     def _must_end(self, number: int) -> bool:
@@ -393,6 +398,9 @@ class _Run:
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=1.0)
         await self._leave()
+        fiber = self.fiber.instance.runtime.fiber(self.fiber.id)
+        if fiber is not None and fiber.abort is not None and not self.fiber.instance.fenced:
+            await self.forget()
 
     # --- its state
 
