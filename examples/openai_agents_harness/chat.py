@@ -61,7 +61,7 @@ class Chat(DurableObject[History]):
         size = await fiber.step("history", lambda: len(self.state.items))
         history = self.state.items[:size]
         steps = Steps(fiber, tools=self.tools, show=self.show)
-        said = {"role": "user", "content": prompt}
+        said: Any = {"role": "user", "content": prompt}
         run = await Runner.run(steps.agent(self.agent), [*history, said], run_config=steps.config)
         new = run.to_input_list()[len(history) :]
         await self.change(fiber, "remember", lambda state: state.items.extend(new))

@@ -222,6 +222,15 @@ def test_the_wait_between_attempts_doubles_up_to_a_minute_and_the_first_is_free(
     assert backoff_seconds(60) == BACKOFF_MAX_SECONDS
 
 
+def test_fibers_that_died_together_do_not_come_back_together() -> None:
+    """L7: the wait of each is a part of its own, and never less than a quarter."""
+    waits = [backoff_seconds(6, f"fib_{n}") for n in range(100)]
+
+    assert len(set(waits)) == 100
+    assert all(4 <= wait <= 16 for wait in waits) and max(waits) - min(waits) > 8
+    assert backoff_seconds(6, "fib_1") == waits[1]
+
+
 DECODER = r.decoder()
 
 

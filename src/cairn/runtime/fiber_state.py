@@ -5,6 +5,7 @@ Laws. Pure data. Nothing here decides; `state.py` says how records change it, `r
 
 from __future__ import annotations
 
+import zlib
 from enum import Enum
 
 import msgspec
@@ -13,14 +14,19 @@ from cairn.runtime import records as r
 from cairn.runtime.settings import BACKOFF_BASE_SECONDS, BACKOFF_MAX_SECONDS
 
 
-def backoff_seconds(interrupted: int) -> float:
-    """How long to wait before the next attempt after that many interruptions in a row: 0, 1, 2, 4, … seconds.
+def backoff_seconds(interrupted: int, fiber: str | None = None) -> float:
+    """How long to wait before the next attempt after that many interruptions in a row: 0, 1, 2, 4, … seconds at most.
 
-    The first is free, because most kills are deployments; a process-killing input meets the doubling.
+    The first is free, because most kills are deployments; a process-killing input meets the doubling. Each fiber waits a
+    part of it of its own, between a quarter and all: those that died with the one that kills would otherwise come back with
+    it, and die with it again until their budgets were spent too.
     """
     if interrupted <= 1:
         return 0.0
-    return min(BACKOFF_BASE_SECONDS * 2.0 ** (interrupted - 2), BACKOFF_MAX_SECONDS)
+    most = min(BACKOFF_BASE_SECONDS * 2.0 ** (interrupted - 2), BACKOFF_MAX_SECONDS)
+    if fiber is None:
+        return most
+    return most * (1 + 3 * zlib.crc32(f"{fiber} {interrupted}".encode()) / 2**32) / 4
 
 
 class Phase(Enum):

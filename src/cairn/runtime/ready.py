@@ -28,7 +28,7 @@ def ready_at(fiber: FiberState) -> float | None:
     if fiber.abort is not None or fiber.phase is Phase.ACCEPTED:
         return NOW
     if fiber.phase is Phase.RUNNING:
-        wait = backoff_seconds(fiber.interrupted)
+        wait = backoff_seconds(fiber.interrupted, fiber.id)
         return fiber.interrupted_at + wait if wait else NOW
     if fiber.blocked is not None or fiber.woken:
         return NOW

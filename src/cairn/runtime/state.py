@@ -129,7 +129,7 @@ def _may_have_run(fiber: FiberState, at: float) -> bool:
 
     A clock that was set back says nothing; then it counts, because a method that kills its process has to be counted.
     """
-    return not fiber.interrupted_at <= at < fiber.interrupted_at + backoff_seconds(fiber.interrupted)
+    return not fiber.interrupted_at <= at < fiber.interrupted_at + backoff_seconds(fiber.interrupted, fiber.id)
 
 
 def _claimed(state: RuntimeState, record: r.InstanceClaimed, ordinal: int) -> None:
