@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 
 import msgspec
 
@@ -75,6 +76,35 @@ def completed(control: Control, stop: str, *calls: str) -> h.MessageCompleted:
     )
 
 
+def awaiting(control: Control, call: str, until: float | None = None, on_message: str = "queue") -> h.ToolAwaiting:
+    return h.ToolAwaiting(
+        submission=control.submission or "s1",
+        turn=control.turn,
+        call=call,
+        name="tool",
+        arguments=_NO_ARGUMENTS,
+        digest="sha256:0",
+        kind="approval",
+        at=0.0,
+        until=until,
+        on_message=on_message,  # type: ignore[arg-type]
+    )
+
+
+def answered(folded: Folded, records: Sequence[r.Record]) -> Iterator[Folded]:
+    """The same with answers on the log to any of the calls that wait for one: requests, which may come at any moment."""
+    waiting = [call.id for call in folded.control.calls if call.status is CallStatus.AWAITING]
+    fiber = folded.control.submission or ""
+    for count in range(1, len(waiting) + 1):
+        for calls in combinations(waiting, count):
+            after = fold(records)
+            for call in calls:
+                after.runtime.apply(r.FiberWaiting(fiber=fiber, name=call, at=0.0, on="answer", digest="sha256:0"), 0)
+                given = r.AnswerGiven(call=call, digest="sha256:0", at=0.0, answer=_NO_ARGUMENTS, fiber=fiber)
+                after.runtime.apply(given, 0)
+            yield after
+
+
 def requests() -> Iterator[r.Record]:
     """What any process may append at any moment."""
     yield accepted("s1")
@@ -117,6 +147,9 @@ def _of_the_message(control: Control) -> Iterator[r.Record]:
 
 def _of_calls(control: Control, epoch: int) -> Iterator[r.Record]:
     names = {"submission": control.submission or "s1", "turn": control.turn}
+    for until, on_message in ((NOW - 1, "queue"), (NOW + 1, "queue"), (None, "withdraw")):
+        for call in ("a", "b") if until is None else ("a",):
+            yield awaiting(control, call, until, on_message)
     for call in ("a", "b"):
         for repeat in ("never", "keyed", "safe", "resume"):
             yield h.ToolCalled(**names, call=call, name="tool", arguments=_NO_ARGUMENTS, repeat=repeat, epoch=epoch, at=0.0)  # type: ignore[arg-type]

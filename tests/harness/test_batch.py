@@ -23,9 +23,14 @@ def clashes(first: CallState, second: CallState) -> bool:
     return True in (one, other) or (isinstance(one, str) and one == other)
 
 
+OUT_OF_THE_WAY = (CallStatus.DONE, CallStatus.AWAITING)
+
+
 def may_begin(calls: Calls, place: int) -> bool:
-    """In plain words: nothing before it that it clashes with is unfinished."""
-    return all(before.status is CallStatus.DONE or not clashes(before, calls[place]) for before in calls[:place])
+    """In plain words: nothing before it that it clashes with is unfinished, and nothing after it that it does is running. One
+    that waits for an answer is in nobody's way."""
+    before = all(call.status in OUT_OF_THE_WAY or not clashes(call, calls[place]) for call in calls[:place])
+    return before and not any(call.status is CallStatus.CALLED and clashes(call, calls[place]) for call in calls[place + 1 :])
 
 
 def test_p5_every_batch_of_four_in_every_state() -> None:
@@ -46,7 +51,23 @@ def test_p5_every_batch_of_four_in_every_state() -> None:
         running = sum(call.status is CallStatus.CALLED for call in calls)
         able = [place for place in range(count) if calls[place].status is CallStatus.PLANNED and may_begin(calls, place)]
         assert places == able[: max(0, limit - running)], (choose.answers(), calls)
-    assert batches == 3 * (sum(12**n for n in range(4)) + 9**4)
+    assert batches == 3 * (sum(16**n for n in range(4)) + 12**4)
+
+
+def test_p5_an_approved_call_takes_its_turn_among_those_that_may_run() -> None:
+    """P5: approved behind a running barrier, beside a running call of its key, or alone: it clashes with nothing."""
+    for choose in every_choice():
+        statuses = (CallStatus.AWAITING, CallStatus.CALLED, CallStatus.PLANNED, CallStatus.DONE)
+        calls = [CallState(id=str(n), name=choose.one_of(list(RULES)), status=choose.one_of(statuses)) for n in range(3)]
+        approved = [call.id for call in calls if call.status is CallStatus.AWAITING and choose.below(2)]
+
+        begun = startable(calls, rule, 4, approved)
+
+        running = [call for call in calls if call.status is CallStatus.CALLED]
+        assert all(call.status is CallStatus.PLANNED or call.id in approved for call in begun)
+        assert not any(clashes(one, other) for one in begun for other in (*running, *begun) if one is not other), calls
+        ready = [call for call in calls if call.status is CallStatus.PLANNED or call.id in approved]
+        assert begun or running or not ready, f"nothing runs and nothing begins: {calls}"
 
 
 def test_p5_whatever_ends_first_every_call_runs_once_and_never_beside_one_it_clashes_with() -> None:

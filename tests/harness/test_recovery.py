@@ -12,12 +12,13 @@ from functools import cache
 from itertools import product
 
 import pytest
-from tests.harness.sequences import NOW, Folded, fold, sequences
+from tests.harness.sequences import NOW, Folded, answered, fold, sequences
 
 from cairn.harness import recovery
 from cairn.harness.limits import Limits
 from cairn.harness.recovery import CALL_TABLE, PURE, TABLE, Action, Calls, Given, Halt, Retry, Situation, Verb
 from cairn.harness.submission import CallState, CallStatus, Stage
+from cairn.runtime.state import Came, FiberState
 
 #: Records in a sequence: enough to reach every row. The slow tests look at longer ones.
 LENGTH = 5
@@ -53,7 +54,8 @@ def reachable(length: int = LENGTH) -> frozenset[Situation]:
     """Every situation some log leads to."""
     return frozenset(
         recovery.situate(folded.control, folded.runtime, given)
-        for folded in map(fold, sequences(length))
+        for records in sequences(length)
+        for folded in (fold(records), *answered(fold(records), records))
         for given in circumstances(folded)
     )
 
@@ -62,11 +64,17 @@ def reachable(length: int = LENGTH) -> frozenset[Situation]:
 def calls_reached(length: int = LENGTH) -> frozenset[tuple[CallStatus, bool | None, str | None]]:
     """Every place in the table of calls that some log leads to."""
     return frozenset(
-        recovery.call_key(call, epoch)
-        for folded in map(fold, sequences(length))
+        recovery.call_key(call, epoch, _wait(folded, call))
+        for records in sequences(length)
+        for folded in (fold(records), *answered(fold(records), records))
         for call in folded.control.calls
         for epoch in (folded.runtime.epoch, folded.runtime.epoch + 1)
     )
+
+
+def _wait(folded: Folded, call: CallState) -> recovery.Wait:
+    fiber = folded.runtime.fibers.get(folded.control.submission or "")
+    return recovery.wait_of(call, fiber, NOW, recovery.joining(folded.control, folded.runtime))
 
 
 def test_every_situation_has_exactly_one_row() -> None:
@@ -111,6 +119,8 @@ LAWS = {
     Action.DROP_PARTIAL: lambda s: s.halt is not Halt.NO,
     Action.RUN_CALLS: lambda s: s.calls is Calls.GO and s.halt is Halt.NO,
     Action.PLAN_CALLS: lambda s: s.calls is Calls.PLANNED and s.halt is Halt.NO,
+    Action.END_WAITS: lambda s: s.calls is Calls.OVER and s.halt is Halt.NO,
+    Action.PARK: lambda s: s.calls is Calls.WAITING and s.halt is Halt.NO,
     Action.REFUSE_CALLS: lambda s: s.calls is Calls.CUT,
     Action.CLOSE_CALLS: lambda s: s.stage is Stage.CALLS and (s.halt is not Halt.NO or s.calls is Calls.LOST),
     Action.ASK_STOP: lambda s: s.stage is Stage.SAID and not s.waiting and not s.asked,
@@ -150,6 +160,26 @@ def test_of_the_calls_of_a_dead_process_only_repeatable_ones_run_again() -> None
 
     assert called.pop((False, "never")) is Verb.LOSE
     assert set(called.values()) == {Verb.RUN}
+
+
+def test_a_call_that_waits_is_run_only_once_the_log_has_its_answer() -> None:
+    """S8, T4: open → wait; over by the clock or by a message → say so first; ended → what follows from it."""
+    call = CallState(id="a", name="t", status=CallStatus.AWAITING, until=NOW)
+    fiber = FiberState(id="s1", method="submission", accepted_at=0.0, ordinal=0)
+    heard = FiberState(id="s1", method="submission", accepted_at=0.0, ordinal=0, came={"a": Came(at=0.0)})
+    gives_way = CallState(id="a", name="t", status=CallStatus.AWAITING, on_message="withdraw")
+
+    stands = [
+        recovery.wait_of(call, fiber, NOW - 1, []),
+        recovery.wait_of(call, fiber, NOW - 1, ["s2"]),
+        recovery.wait_of(call, fiber, NOW, []),
+        recovery.wait_of(gives_way, fiber, NOW, []),
+        recovery.wait_of(gives_way, fiber, NOW, ["s2"]),
+        recovery.wait_of(call, heard, NOW + 1, ["s2"]),
+    ]
+
+    assert stands == ["open", "open", "over", "open", "over", "ended"]
+    assert [recovery.verb(call, 1, stand) for stand in ("open", "over", "ended")] == [Verb.WAIT, Verb.END, Verb.TAKE]
 
 
 @pytest.mark.slow

@@ -17,10 +17,13 @@ def startable(
 ) -> list[CallState]:
     """The planned and approved calls that may begin beside those running, in source order, so that at most `limit` run."""
     called = [call for call in calls if call.status is CallStatus.CALLED]
+    # Whatever is under way counts, also what stands after: an approval may come when that runs.
+    rules = [sequential(call.name) for call in called]
+    if True in rules:
+        return []
     found: list[CallState] = []
     unfinished_before = False
-    # Also of calls that stand after: an approval may come when those are under way.
-    keys = {rule for call in called if isinstance(rule := sequential(call.name), str)}
+    keys = {rule for rule in rules if isinstance(rule, str)}
     for call in calls:
         is_ready = call.status is CallStatus.PLANNED or (call.status is CallStatus.AWAITING and call.id in approved)
         if not is_ready and call.status is not CallStatus.CALLED:
