@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from cairn.errors import (
-    CairnError,
     CallInterrupted,
     Denied,
+    Fenced,
     NotCallable,
+    ObjectError,
     ObjectGone,
     ReentrantCall,
     Refused,
     RemoteError,
+    StoreError,
     UnknownMethod,
 )
 from cairn.runtime.records import ErrorInfo
@@ -31,7 +33,7 @@ _WORDS = {cls: word for word, cls in _KINDS.items()}
 
 def told(error: Exception) -> Exception:
     """What a caller is told: errors of the machinery as they are, what user code raised as RemoteError."""
-    if isinstance(error, CairnError | TimeoutError):
+    if isinstance(error, ObjectError | Denied | RemoteError | TimeoutError | StoreError | Fenced):
         return error
     return RemoteError(str(error) or type(error).__name__, type=type(error).__name__)
 

@@ -81,6 +81,11 @@ class Troubles:
             return False
         return trouble.alarm is None or trouble.alarm == row.due_at
 
+    def why(self, row: DueRow, now: float) -> str | None:
+        """Why the instance failed, while it is left alone for that; None for one that only waits for code."""
+        trouble = self._by_instance.get(row.n)
+        return trouble.what if trouble is not None and trouble.failures and now < trouble.until else None
+
     def next_try(self, now: float) -> float | None:
         """Seconds until the next of them may be tried again. Those that may be already are looked at by every scan."""
         for n, trouble in list(self._by_instance.items()):

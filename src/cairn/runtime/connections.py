@@ -51,6 +51,8 @@ class Connection:
         self.worker = worker
         self.token = token
         self._state = msgspec.Raw(msgspec.json.encode(state))
+        self.is_changed = False
+        """A handler has changed it and not committed that."""
         self._outbox = outbox
 
     @property

@@ -26,6 +26,10 @@ class Leaving(Exception):
     """The instance is leaving this process's memory; what was asked of it has not begun. Ask again."""
 
 
+class Cut(CallInterrupted):
+    """The handler was cut off because its process stops, or lost the instance."""
+
+
 class Handlers:
     """Who runs and who waits, of one activated instance."""
 
@@ -45,6 +49,11 @@ class Handlers:
     def is_busy(self) -> bool:
         """Whether somebody runs or waits."""
         return self._count > 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nobody gets the turn any more, or for now."""
+        return self._is_closed and not self._is_gone
 
     @asynccontextmanager
     async def turn(self, *, beside: bool = False) -> AsyncGenerator[None]:

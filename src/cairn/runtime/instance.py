@@ -20,6 +20,7 @@ from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
+from cairn.runtime.handlers import Handlers
 from cairn.runtime.files_tree import OF_FILES, Files
 from cairn.runtime.settings import APPEND_RETRY_SECONDS, APPEND_RETRY_WAIT_SECONDS
 from cairn.runtime.state import RuntimeState
@@ -184,6 +185,11 @@ class Instance(Fold):
         self.worker = worker
         self.threads = threads
         self.together = Together(self)
+        self.handlers = Handlers(clock, str(row.address))
+        self.activation: Any = None
+        """What the application keeps in memory for it, for as long as it is owned here."""
+        self.objects: Callable[[], Any] | None = None
+        """The way to other objects; None outside a worker."""
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False

@@ -40,7 +40,7 @@ async def run_method(fiber: Fiber, method: Method, recover: Recover | None = Non
     """
     state, clock = fiber.state, fiber.instance.clock
     if state.abort is not None:
-        await _settle_asked(fiber, state)
+        await settle_asked(fiber, state)
         return
     if state.interrupted >= FIBER_ATTEMPTS_MAX:
         text = f"{state.interrupted} attempts in a row ended with their process and left no new step or stash"
@@ -61,26 +61,26 @@ async def _watched(fiber: Fiber, method: Method, limit: float) -> None:
     deadline = clock.monotonic() + limit - fiber.state.ran(clock.wall())
     parked = fiber.parking.parked = asyncio.get_running_loop().create_future()
     work = asyncio.ensure_future(method())
-    watch = asyncio.ensure_future(_aborted(fiber, deadline))
+    watch = asyncio.ensure_future(aborted(fiber, deadline))
     try:
         await asyncio.wait({work, watch, parked}, return_when=asyncio.FIRST_COMPLETED)
         if parked.done():
-            await _end(work)
+            await end(work)
         elif work.done():
             await _settle_result(fiber, work)
         else:
             verdict = watch.result()
-            await _end(work)
+            await end(work)
             await _settle_cut(fiber, verdict, limit)
     except asyncio.CancelledError:
-        await _end(work)
+        await end(work)
         raise
     finally:
         watch.cancel()
         await fiber.parking.close()
 
 
-async def _aborted(fiber: Fiber, deadline: float) -> str:
+async def aborted(fiber: Fiber, deadline: float) -> str:
     """Return why the method has to end now: `aborted` or `timeout`."""
     instance, bell = fiber.instance, asyncio.Event()
 
@@ -103,7 +103,7 @@ async def _aborted(fiber: Fiber, deadline: float) -> str:
         forget()
 
 
-async def _end(work: asyncio.Future[Any]) -> None:
+async def end(work: asyncio.Future[Any]) -> None:
     """Cancel the method and give it a moment; one that ignores cancellation is abandoned: what it appends is refused."""
     work.add_done_callback(seen)
     if not work.done() and work.cancel() and not (await asyncio.wait({work}, timeout=CANCEL_GRACE_SECONDS))[0]:
@@ -136,7 +136,7 @@ def _recovering(fiber: Fiber, method: Method, recover: Recover) -> Method:
 # --- its end in the log
 
 
-async def _settle_asked(fiber: Fiber, state: FiberState) -> None:
+async def settle_asked(fiber: Fiber, state: FiberState) -> None:
     """As a person said, or as aborted."""
     given = state.resolution
     if given is not None:
@@ -154,7 +154,7 @@ async def _settle_result(fiber: Fiber, work: asyncio.Future[Any]) -> None:
     if error is None:
         await _settle_returned(fiber, work.result())
     elif isinstance(error, Exception) and not isinstance(error, Fenced | StoreError):
-        await _settle_raised(fiber, error)
+        await settle_raised(fiber, error)
     else:
         raise error
 
@@ -167,7 +167,7 @@ async def _settle_returned(fiber: Fiber, result: Any) -> None:
         await fiber.settle("completed", result=msgspec.Raw(msgspec.json.encode(result)))
 
 
-async def _settle_raised(fiber: Fiber, error: Exception) -> None:
+async def settle_raised(fiber: Fiber, error: Exception) -> None:
     """Called again later, if its policy has tries left; else it has failed, and is a dead letter if there was a policy."""
     state, retry, now = fiber.state, fiber.state.retry, fiber.instance.clock.wall()
     if retry is None or isinstance(error, NonRetryable):
@@ -183,7 +183,7 @@ async def _settle_cut(fiber: Fiber, verdict: str, limit: float) -> None:
     if fiber.state.is_settled:
         return
     if verdict == "aborted":
-        await _settle_asked(fiber, fiber.state)
+        await settle_asked(fiber, fiber.state)
     else:
         text = f"ran longer than its {limit:g} s (parked time not counted)"
         await fiber.settle("failed", error=r.ErrorInfo(kind="timeout", message=text))

@@ -1,160 +1,39 @@
-"""A durable object: a class whose instances live in the log.
+"""The application of one class of durable objects: its fold, its fibers and its handlers, as the runtime asks for them.
 
-    class Counter(DurableObject[Count]):
-        async def count(self, fiber: Fiber, to: int) -> int: ...
+Give it to a worker, and make handles with it:
 
     counter = ObjectApplication(Counter)
-    receipt = await counter.handle(client, "visits").start(Counter.count, 10)
-
-An `async` method whose first parameter is a `Fiber` is a fiber method: it is started by its name, which is recorded, and is
-called again by that name after an interruption. State is a dataclass or a msgspec Struct; it changes only in a commit.
-
-Laws. An object is made anew for each fiber and keeps nothing itself: its state is the fold of `state.changed`.
+    receipt = await counter.handle(client, "visits").start(Counter.count_to, 10)
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import inspect
-import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, get_args
 
 import msgspec
 
 from cairn.errors import UsageError
 from cairn.runtime import records as r
-from cairn.runtime.client import Client, FiberStatus, Question, Receipt
-from cairn.runtime.fiber import Fiber, Verdict, client_of
+from cairn.runtime.activation import Activation
+from cairn.runtime.callables import Methods
+from cairn.runtime.callables import callable as callable
+from cairn.runtime.calls import run_call
+from cairn.runtime.client import Client
+from cairn.runtime.connections import Connection
+from cairn.runtime.durable import DurableObject as DurableObject
+from cairn.runtime.durable import class_kind, is_fiber_method
+from cairn.runtime.fiber import Fiber
+from cairn.runtime.handling import Emit, Invocation
 from cairn.runtime.instance import Instance
 from cairn.runtime.method import run_method
-from cairn.runtime.schedule import Timing
-from cairn.runtime.schedule_state import ScheduleState
+from cairn.runtime.object_handle import Handle as Handle
+from cairn.runtime.object_state import ObjectFold, StateShape
+from cairn.runtime.settings import CONNECTION_TAG_CHARACTERS_MAX, CONNECTION_TAGS_MAX
 from cairn.runtime.state import FiberState
-
-State = TypeVar("State")
-T = TypeVar("T")
-
-
-class _Fold:
-    """The state of one object, as JSON by field, and the turn of those who change it."""
-
-    def __init__(self) -> None:
-        self.fields: dict[str, msgspec.Raw] = {}
-        self.turn = asyncio.Lock()
-
-
-class DurableObject(Generic[State]):
-    """Subclass it with the type of its state: `class Counter(DurableObject[Count])`."""
-
-    kind: ClassVar[str] = ""
-    """What its instances are called in the store; the class's name in kebab-case when empty. A durable name."""
-
-    def __init__(self, instance: Instance) -> None:
-        self._instance = instance
-        self._fold: _Fold = instance.state
-
-    @property
-    def id(self) -> str:
-        return self._instance.address.id
-
-    # --- fibers of this object
-
-    async def start_fiber(
-        self,
-        method: str | Callable[..., Any],
-        *arguments: Any,
-        key: str | None = None,
-        timeout: float | None = None,
-        retry: r.Retry | None = None,
-    ) -> Receipt:
-        """The fiber method will be called with these until it settles. *Durable* (S1); returns at once. *Idempotent* by `key`:
-        whoever may be called again gives one (S6). Inside a fiber, `fiber.start` makes the key."""
-        name = _method_name(method)
-        client, id = client_of(self._instance), self.id
-        return await client.accept(id, name, list(arguments), key=key, timeout_seconds=timeout, retry=retry)
-
-    async def run_fiber(
-        self, method: str | Callable[..., Any], *arguments: Any, key: str | None = None, type: Any = Any
-    ) -> Any:
-        """What the fiber method returned, wherever it ended. *Cancelled*: the fiber goes on. *Raises* FiberFailed."""
-        receipt = await self.start_fiber(method, *arguments, key=key)
-        return await client_of(self._instance).result(receipt, type)
-
-    async def on_fiber_recovered(self, fiber: Fiber) -> Verdict | None:
-        """Called first when a fiber was under way as its process ended, with a deadline and beside everything else.
-
-        None: its method is called again, with `fiber.snapshot` and `fiber.interrupted`. A Verdict: it settles so, and is
-        not called. What this raises ends the fiber as if its method had raised it. Override it to look at the world first.
-        """
-        return None
-
-    async def schedule(
-        self, timing: Timing, method: str | Callable[..., Any], *arguments: Any, key: str = "", timeout: float | None = None
-    ) -> str:
-        """The fiber method will be called at these times; the schedule's name, which is `key` if there is one. As
-        `Client.schedule`: durable, idempotent by `key`, one fiber for each occurrence."""
-        name, client = _method_name(method), client_of(self._instance)
-        return await client.schedule(self.id, timing, name, list(arguments), key=key, timeout_seconds=timeout)
-
-    async def cancel(self, target: str) -> None:
-        """The schedule of that name is no more, or the fiber of that id is to be aborted. *Durable*."""
-        await client_of(self._instance).cancel(self.id, target)
-
-    # --- state
-
-    @property
-    def state(self) -> State:
-        """A copy of the committed state; changing it changes nothing."""
-        type_ = state_type(type(self))
-        fields = {name: msgspec.json.decode(raw) for name, raw in self._fold.fields.items()}
-        return msgspec.convert(fields, type_)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[State]:
-        """A draft of the state; the fields that differ at the end are committed together, alone among transactions.
-
-        *Durable* when the block is left. If it raises, nothing is committed. Called again after an interruption, the
-        block runs again: use `change` for what must happen once.
-        """
-        async with self._fold.turn:
-            before, draft = self.state, self.state
-            yield draft
-            if (changed := _changed(before, draft)) is not None:
-                await self._instance.append([changed])
-
-    async def change(self, fiber: Fiber, name: str, change: Callable[[State], T]) -> T:
-        """Change the state once: a step of the fiber whose result and whose changes are one commit.
-
-        *Durable* and *idempotent* by (fiber, name): when the step is known, the record answers and nothing changes.
-        """
-        async with self._fold.turn:
-            before, draft = self.state, self.state
-
-            async def apply() -> T:
-                return change(draft)
-
-            def changes() -> Sequence[r.Record]:
-                changed = _changed(before, draft)
-                return [changed] if changed is not None else []
-
-            return await fiber.step(name, apply, also=changes)
-
-
-def _changed(before: Any, draft: Any) -> r.StateChanged | None:
-    changes = {}
-    for name in _fields(type(draft)):
-        raw = msgspec.json.encode(getattr(draft, name))
-        if raw != msgspec.json.encode(getattr(before, name)):
-            changes[name] = msgspec.Raw(raw)
-    return r.StateChanged(changes=changes) if changes else None
-
-
-def _fields(type_: type) -> tuple[str, ...]:
-    return getattr(type_, "__struct_fields__", None) or tuple(field.name for field in dataclasses.fields(type_))
 
 
 def state_type(cls: type[DurableObject[Any]]) -> type:
@@ -169,37 +48,37 @@ def state_type(cls: type[DurableObject[Any]]) -> type:
 
 
 class ObjectApplication:
-    """The application of one class of durable objects: give it to a worker, and make handles with it."""
+    """One class. See `Application`, and for what it offers beyond fibers `Handling` and `Shown`."""
 
+    base = DurableObject
     records: tuple[type[r.Record], ...] = ()
     serial = False
+    projection = 0
 
     def __init__(self, cls: type[DurableObject[Any]]) -> None:
-        state_type(cls)
         self.cls = cls
-        self.kind = cls.kind or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
-        members = inspect.getmembers(cls, _is_fiber_method)
-        self._methods = {name: method for name, method in members if not hasattr(DurableObject, name)}
+        self.kind = class_kind(cls)
+        self.shape: StateShape[Any] = StateShape(state_type(cls), cls.__name__)
+        members = inspect.getmembers(cls, is_fiber_method)
+        self._fibers = {name: method for name, method in members if not hasattr(DurableObject, name)}
+        self.methods = Methods(cls, DurableObject, is_fiber_method)
 
     def handle(self, client: Client, id: str) -> Handle:
         return Handle(client, id)
 
-    def initial(self) -> _Fold:
-        return _Fold()
+    # --- its fold
 
-    def apply(self, state: _Fold, record: r.Record, ordinal: int) -> None:
-        if isinstance(record, r.StateChanged):
-            state.fields.update((name, raw.copy()) for name, raw in record.changes.items())
+    def initial(self) -> ObjectFold:
+        return ObjectFold()
 
-    def dump(self, state: _Fold) -> bytes:
-        return msgspec.json.encode(state.fields)
+    def apply(self, state: ObjectFold, record: r.Record, ordinal: int) -> None:
+        state.apply(record)
 
-    def load(self, data: bytes) -> _Fold:
-        fold = _Fold()
-        fold.fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        return fold
+    def dump(self, state: ObjectFold) -> bytes:
+        return state.dump()
 
-    projection = 0
+    def load(self, data: bytes) -> ObjectFold:
+        return ObjectFold.load(data)
 
     def project(self, state: Any, records: Sequence[r.Record]) -> bytes:
         return b""
@@ -207,118 +86,97 @@ class ObjectApplication:
     def progress(self, record: r.Record) -> str | None:
         return None
 
-    def declares(self, schedule: str) -> bool:
-        return False
-
     def refusal(self, state: Any, records: Sequence[r.Record]) -> str | None:
         return None
+
+    def shown(self, state: ObjectFold) -> msgspec.Raw | None:
+        """The state as clients see it, defaults and all."""
+        return self.shape.whole(state.fields)
+
+    # --- its fibers
+
+    def declares(self, schedule: str) -> bool:
+        return False
 
     async def tidy(self, instance: Instance) -> None:
         return None
 
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
-        method = self._methods.get(fiber.method)
-        if method is None:
-            known = ", ".join(sorted(self._methods)) or "none"
+        if fiber.call is not None:
+            return None  # a call is answered, also when the answer is that there is no such method
+        method, plain = self._fibers.get(fiber.method), self.methods.get(fiber.method)
+        if method is None and (plain is None or fiber.schedule is None):
+            known = ", ".join(sorted(self._fibers)) or "none"
             text = f"'{self.kind}' has no fiber method '{fiber.method}' (it has: {known}); add it again, or abort the fiber"
             return r.ErrorInfo(kind="unknown_method", message=text)
-        try:
-            inspect.signature(method).bind(None, None, *_arguments(fiber))
-        except TypeError as error:
-            text = f"the recorded arguments of '{self.kind}.{fiber.method}' do not fit it now: {error}; accept them again"
+        arguments = _arguments(fiber)
+        if method is not None:
+            misfit = _misfit(method, arguments)
+        else:
+            misfit = plain.misfit(len(arguments)) if plain is not None else None
+        if misfit is not None:
+            text = f"the recorded arguments of '{self.kind}.{fiber.method}' do not fit it now: {misfit}; accept them again"
             return r.ErrorInfo(kind="signature_mismatch", message=text)
         return None
 
     async def run(self, fiber: Fiber) -> None:
-        object, threads = self.cls(fiber.instance), fiber.instance.threads
+        activation = self.activation(fiber.instance)
+        if fiber.state.method not in self._fibers or fiber.state.call is not None:
+            await run_call(fiber, activation)
+            return
+        object, threads = activation.object, fiber.instance.threads
         call = partial(getattr(object, fiber.state.method), fiber, *_arguments(fiber.state))
         recover = None
         if self.cls.on_fiber_recovered is not DurableObject.on_fiber_recovered:
             recover = partial(threads.call_any, partial(object.on_fiber_recovered, fiber))
-        await run_method(fiber, lambda: threads.call_any(call), recover)
+
+        async def method() -> Any:
+            await activation.begun()
+            return await threads.call_any(call)
+
+        await run_method(fiber, method, recover)
+
+    # --- its handlers
+
+    def activation(self, instance: Instance) -> Activation:
+        """The instance's object in memory."""
+        if instance.activation is None:
+            instance.activation = Activation(self, instance)
+        activation: Activation = instance.activation
+        return activation
+
+    def streams(self, method: str) -> bool:
+        return self.methods.callable(method).is_stream
+
+    async def invoke(self, instance: Instance, invocation: Invocation, emit: Emit | None = None) -> msgspec.Raw:
+        return await self.activation(instance).invoke(invocation, emit)
+
+    async def lost(self, instance: Instance) -> None:
+        """Connections of workers that are no more are over."""
+        workers = {row.id for row in await instance.store.workers()}
+        known = instance.runtime.connections.values()
+        dead = [(each.id, each.token) for each in known if each.worker and each.worker not in workers]
+        if dead:
+            await self.activation(instance).lost(dead)
+
+    def tags(self, connection: Connection, more: Sequence[str]) -> tuple[str, ...]:
+        """A connection's tags. *Raises* UsageError for too many, or one that is too long."""
+        tags = tuple(dict.fromkeys((*connection.tags, *more)))
+        if len(tags) > CONNECTION_TAGS_MAX or any(len(tag) > CONNECTION_TAG_CHARACTERS_MAX for tag in tags):
+            raise UsageError(
+                f"connection '{connection.id}' has tags {tags!r}; at most {CONNECTION_TAGS_MAX} of "
+                f"{CONNECTION_TAG_CHARACTERS_MAX} characters"
+            )
+        return tags
 
 
 def _arguments(fiber: FiberState) -> list[Any]:
     return msgspec.json.decode(fiber.arguments, type=list[Any] | None) or []
 
 
-def _is_fiber_method(method: object) -> bool:
-    """A function whose first parameter after `self` is annotated as a Fiber."""
-    if not inspect.isfunction(method):
-        return False
-    parameters = list(inspect.signature(method).parameters.values())[1:2]
-    return bool(parameters) and parameters[0].annotation in (Fiber, "Fiber")
-
-
-class Handle:
-    """One object, from outside: any process may hold one."""
-
-    def __init__(self, client: Client, id: str) -> None:
-        self.client = client
-        self.id = id
-
-    async def start(
-        self,
-        method: str | Callable[..., Any],
-        *arguments: Any,
-        key: str | None = None,
-        timeout: float | None = None,
-        retry: r.Retry | None = None,
-    ) -> Receipt:
-        """The method will be called with these arguments until it settles. *Durable* (S1); *idempotent* by `key` (S6)."""
-        name = _method_name(method)
-        return await self.client.accept(self.id, name, list(arguments), key=key, timeout_seconds=timeout, retry=retry)
-
-    async def result(self, receipt: Receipt, type: Any = Any) -> Any:
-        """What it returned. *Raises* FiberFailed."""
-        return await self.client.result(receipt, type)
-
-    async def abort(self, receipt: Receipt, reason: str = "") -> None:
-        await self.client.abort(self.id, receipt.fiber, reason=reason)
-
-    async def signal(self, name: str, payload: Any = None, *, fiber: str | None = None, key: str | None = None) -> None:
-        """Whoever waits for the signal, now or later, takes it, once. *Durable*; *idempotent* by `key`. *Raises* NotFound."""
-        await self.client.signal(self.id, name, payload, fiber=fiber, key=key)
-
-    async def questions(self) -> list[Question]:
-        """What its fibers ask and nobody has answered."""
-        return await self.client.questions(self.id)
-
-    async def answer(self, question: Question, answer: Any, *, by: str = "") -> None:
-        """Answer what was read. *Durable*. *Raises* NotFound, Conflict: it is not asked any more, or somebody was faster."""
-        await self.client.answer(self.id, question.fiber, question.name, question.digest, answer, by=by)
-
-    async def schedule(
-        self, timing: Timing, method: str | Callable[..., Any], *arguments: Any, key: str = "", timeout: float | None = None
-    ) -> str:
-        """The method will be called at these times; the schedule's name. See `Client.schedule`."""
-        name = _method_name(method)
-        return await self.client.schedule(self.id, timing, name, list(arguments), key=key, timeout_seconds=timeout)
-
-    async def schedules(self) -> list[ScheduleState]:
-        """What is scheduled, the next first."""
-        return await self.client.schedules(self.id)
-
-    async def fibers(self, *, status: FiberStatus | None = None, limit: int = 100) -> list[FiberState]:
-        """Its fibers, oldest first: all, or those of one status; `dead` are those whose tries were spent."""
-        return await self.client.fibers(self.id, status=status, limit=limit)
-
-    async def inspect(self, fiber: str) -> FiberState | None:
-        """How a fiber stands; None when it was never accepted, or is forgotten."""
-        return await self.client.inspect(self.id, fiber)
-
-    async def cancel(self, target: str) -> None:
-        """The fiber of that id is to be aborted, the schedule of that name is no more. *Raises* NotFound."""
-        await self.client.cancel(self.id, target)
-
-    async def resolve(self, fiber: str, outcome: r.Outcome = "completed", **how: Any) -> None:
-        """Give a fiber its outcome by hand; see `Client.resolve`."""
-        await self.client.resolve(self.id, fiber, outcome, **how)
-
-    async def delete(self, fiber: str) -> None:
-        """The fiber's outcome is not remembered any more, or will not be once it has settled; its key stays used."""
-        await self.client.forget(self.id, fiber)
-
-
-def _method_name(method: str | Callable[..., Any]) -> str:
-    return method if isinstance(method, str) else method.__name__
+def _misfit(method: Any, arguments: list[Any]) -> str | None:
+    try:
+        inspect.signature(method).bind(None, None, *arguments)
+    except TypeError as error:
+        return str(error)
+    return None

@@ -11,27 +11,36 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cairn.clock import Clock
 from cairn.errors import Fenced
 from cairn.ids import Ids
 from cairn.runtime.application import Application
 from cairn.runtime.claims import Troubles
-from cairn.runtime.instance import Instance
+from cairn.runtime.instance import WAKE, Instance
 from cairn.runtime.ready import next_wake, waits_for_code
 from cairn.runtime.runner import Runner
 from cairn.runtime.settings import BLOCKED_RECHECK_SECONDS, CANCEL_GRACE_SECONDS
-from cairn.runtime.storage.store import Address, DueRow, Store
+from cairn.runtime.storage.store import Address, DueRow, InstanceRow, Store
 from cairn.runtime.threads import Threads
 
 logger = logging.getLogger("cairn.runtime")
 
 
+#: Seconds between two looks whether an instance that is about to hibernate has, or stays after all because something came.
+LEAVING_SECONDS = 0.005
+
+
 class _Resident:
     """An instance that is being activated or runs."""
 
-    def __init__(self, due: DueRow) -> None:
+    def __init__(self, due: DueRow, wanted: bool) -> None:
         self.due = due
+        self.wanted = wanted
+        """Somebody calls it: activated even when there is nothing to do by itself."""
+        self.ready: asyncio.Future[Runner | None] = asyncio.get_running_loop().create_future()
+        """None: it could not be activated here."""
         self.task: asyncio.Task[None] | None = None
         self.runner: Runner | None = None
         self.is_leaving = False
@@ -52,6 +61,7 @@ class Residents:
         idle_seconds: float,
         tidy_seconds: float | None,
         on_change: Callable[[], None],
+        objects: Callable[[], Any] | None = None,
     ) -> None:
         self.troubles = Troubles()
         self._store = store
@@ -63,6 +73,7 @@ class Residents:
         self._idle_seconds = idle_seconds
         self._tidy_seconds = tidy_seconds
         self._on_change = on_change
+        self._objects = objects
         self._by_instance: dict[int, _Resident] = {}
         self._orphans: set[int] = set()
         self._stopping = False
@@ -80,11 +91,31 @@ class Residents:
     def per_tenant(self) -> Counter[str]:
         return Counter(resident.due.address.tenant for resident in self._by_instance.values())
 
-    def start(self, due: DueRow) -> None:
+    def start(self, due: DueRow, *, wanted: bool = False) -> None:
         """Begin to activate the instance. Whatever comes of it is known to nobody but the log."""
-        resident = self._by_instance[due.n] = _Resident(due)
+        resident = self._by_instance[due.n] = _Resident(due, wanted)
         resident.task = asyncio.create_task(self._serve(resident), name=f"{due.address}")
         resident.task.add_done_callback(lambda _: self._left(due.n))
+
+    async def reach(self, row: InstanceRow) -> Runner | None:
+        """The instance, activated here; None when it cannot be, because somebody else has it by now. *Raises* what its
+        activation raised."""
+        if (resident := self._by_instance.get(row.n)) is None:
+            self.start(DueRow(row.n, row.address, WAKE, 0.0, row.epoch, row.owner), wanted=True)
+            resident = self._by_instance[row.n]
+        assert resident.task is not None
+        runner = await asyncio.shield(resident.ready)
+        while runner is not None and runner.instance.handlers.is_leaving:
+            await asyncio.wait({resident.task}, timeout=LEAVING_SECONDS)
+            if resident.task.done():
+                return None
+        return runner
+
+    def lose(self, workers: frozenset[str]) -> None:
+        """Only these workers are known: the connections of all others are over."""
+        for resident in self._by_instance.values():
+            if resident.runner is not None:
+                resident.runner.lose(workers)
 
     def make_room(self, wanted: int) -> None:
         """Let instances without work hibernate because others wait for their place."""
@@ -145,7 +176,9 @@ class Residents:
             await asyncio.wait(tasks, timeout=timeout)
 
     def _left(self, n: int) -> None:
-        del self._by_instance[n]
+        resident = self._by_instance.pop(n)
+        if not resident.ready.done():
+            resident.ready.set_result(None)
         self._orphans.add(n)
         self._on_change()
 
@@ -154,7 +187,7 @@ class Residents:
     async def _serve(self, resident: _Resident) -> None:
         """Activate the instance and run it until it hibernates, is taken over, or fails."""
         try:
-            instance = await self._load(resident.due)
+            instance = await self._load(resident)
             if instance is None or not await instance.claim():
                 return
             resident.runner = Runner(
@@ -162,15 +195,20 @@ class Residents:
             )
             if self._stopping:
                 resident.runner.stop()
+            resident.ready.set_result(resident.runner)
             await resident.runner.run()
             self.troubles.cured(resident.due.n)
         except Fenced:
             return
         except Exception as error:
+            if not resident.ready.done():
+                resident.ready.set_exception(error)
+                _ = resident.ready.exception()  # whoever waits for it raises it; that nobody does is no news
             self._failed(resident.due, error)
 
-    async def _load(self, due: DueRow) -> Instance | None:
-        """The instance, folded, if it is still as the alarm found it and this code has something to do for it."""
+    async def _load(self, resident: _Resident) -> Instance | None:
+        """The instance, folded, if it is still as it was found and this code has something to do for it."""
+        due = resident.due
         row = await self._store.instance(due.n)
         if row is None or (row.epoch, row.owner) != (due.epoch, due.owner):
             return None
@@ -178,8 +216,13 @@ class Residents:
         if application is None:  # it was taken from this worker between the scan and here
             return None
         instance = Instance(self._store, self._clock, self._ids, application, row, self._worker, self._threads)
+        instance.objects = self._objects
         await instance.load(self._store)
-        if waits_for_code(instance.runtime, application, self._clock.wall()):
+        if (
+            not resident.wanted
+            and not instance.runtime.destroy
+            and waits_for_code(instance.runtime, application, self._clock.wall())
+        ):
             self._wait_for_code(due, instance)
             return None
         return instance

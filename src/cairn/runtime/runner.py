@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum, auto
+from typing import Any
 
 from cairn.errors import Fenced, StoreError
 from cairn.runtime import records as r
+from cairn.runtime.destroying import finish, finish_subs
 from cairn.runtime.fiber import Fiber
+from cairn.runtime.handling import Handling
 from cairn.runtime.instance import WAKE, Instance, wake_at, wake_now
 from cairn.runtime.method import Interrupted, seen
 from cairn.runtime.ready import candidates, due_schedules, next_occurrence, ready_at
 from cairn.runtime.schedule import fire
-from cairn.runtime.settings import CANCEL_GRACE_SECONDS
+from cairn.runtime.settings import (
+    CANCEL_GRACE_SECONDS,
+    CONNECTIONS_RECHECK_SECONDS_MAX,
+    CONNECTIONS_RECHECK_SECONDS_MIN,
+    DESTROY_WAIT_SECONDS,
+)
 from cairn.runtime.state import FiberState, Phase, backoff_seconds
 from cairn.runtime.step import error_info
 from cairn.runtime.storage.store import Due
@@ -38,6 +46,7 @@ class _End(Enum):
     STOPPED = auto()
     FENCED = auto()
     LOST = auto()
+    DESTROYED = auto()
 
 
 class Runner:
@@ -58,14 +67,27 @@ class Runner:
         self.instance = instance
         self.idle_seconds = idle_seconds
         self.tidy_seconds = tidy_seconds
-        self.is_quiet = False
+        self._is_quiet = False
         self._on_quiet = on_quiet
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[tuple[str, int], float] = {}
         self._bell = asyncio.Event()
         self._seen = -1
         self._stopping = False
-        self._tidying: asyncio.Task[None] | None = None
+        self._beside: set[asyncio.Task[None]] = set()
+        instance.handlers.on_change = self._bell.set
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has found nothing to do, and nobody has called since."""
+        return self._is_quiet and not self.instance.handlers.is_busy
+
+    def lose(self, workers: frozenset[str]) -> None:
+        """These workers are known, others are dead: connections whose sockets they had are over."""
+        known = self.instance.runtime.connections.values()
+        application = self.instance.application
+        if isinstance(application, Handling) and any(each.worker and each.worker not in workers for each in known):
+            self._start_beside("lost", application.lost(self.instance))
 
     def stop(self) -> None:
         """Ask for a clean stop: nothing new is started, what runs is interrupted and goes on elsewhere."""
@@ -93,7 +115,7 @@ class Runner:
             raise
         finally:
             forget()
-            beside = [watcher] if self._tidying is None else [watcher, self._tidying]
+            beside = [watcher, *self._beside]
             for task in beside:
                 task.cancel()
             await self._cancel_all()
@@ -102,22 +124,41 @@ class Runner:
     async def _once(self, watcher: asyncio.Task[None]) -> bool:
         """Work until there is a reason to let go, and let go; False when something new came in between."""
         end = await self._work(watcher)
+        if end is _End.DESTROYED:
+            return await self._destroy()
         if end is not _End.IDLE:
+            await self.instance.handlers.cut()
             await self._cancel_all()
         if end is _End.LOST:
             await self.instance.drop()
         elif end is not _End.FENCED:
-            return await self.instance.release(self._wake)
+            self.instance.handlers.close()
+            if not await self.instance.release(self._wake):
+                self.instance.handlers.open()
+                return False
         return True
+
+    async def _destroy(self) -> bool:
+        """Nothing of it runs any more; it is gone, or makes room for its sub-objects and comes back."""
+        await self.instance.handlers.cut(gone=True)
+        await self._cancel_all()
+        if await finish(self.instance):
+            return True
+        wall = self.instance.clock.wall
+        return await self.instance.release(lambda: wake_at(wall() + DESTROY_WAIT_SECONDS))
 
     async def _work(self, watcher: asyncio.Task[None]) -> _End:
         """Start what can run until there is nothing."""
         clock = self.instance.clock
         idle_since = clock.monotonic()
+        handlers = self.instance.handlers
+        self._resume()
         while not self.instance.fenced:
             self._bell.clear()
             self._seen = self.instance.runtime.moves
-            self.is_quiet = False
+            self._is_quiet = False
+            if self.instance.runtime.destroy:
+                return _End.DESTROYED
             if self._stopping:
                 return _End.STOPPED
             if watcher.done():
@@ -126,7 +167,8 @@ class Runner:
                 return _End.LOST
             occurs = await self._fire()
             wait = _sooner(self._start_ready(), occurs)
-            if not self._tasks:
+            if not self._is_busy():
+                idle_since = max(idle_since, handlers.used_at)
                 quiet = clock.monotonic() - idle_since
                 if quiet >= self.idle_seconds:
                     return _End.IDLE
@@ -134,9 +176,33 @@ class Runner:
                 wait = min(each for each in waits if each is not None)
                 self._settle_down()
             await nap(self._bell, wait)
-            if self._tasks:
+            if self._is_busy():
                 idle_since = clock.monotonic()
         return _End.FENCED
+
+    def _is_busy(self) -> bool:
+        return bool(self._tasks) or self.instance.handlers.is_busy or any(t.get_name() != "tidying" for t in self._beside)
+
+    def _resume(self) -> None:
+        """What a process left undone when it died."""
+        if any(sub.leaving for sub in self.instance.runtime.subs.values()):
+            self._start_beside("sub-objects", finish_subs(self.instance))
+
+    def _start_beside(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside the fibers, once at a time; what it raises is logged, and tried again by the next owner."""
+        if any(task.get_name() == name for task in self._beside):
+            work.close()
+            return
+        task = asyncio.create_task(work, name=name)
+        self._beside.add(task)
+        task.add_done_callback(self._is_done)
+
+    def _is_done(self, task: asyncio.Task[None]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.instance.fenced:
+            text = "'%s' of %s failed; it is tried again when it is activated anew: %s"
+            logger.warning(text, task.get_name(), self.instance.address, error)
+        self._bell.set()
 
     def _look(self) -> None:
         """Called at every fold and fence: most of them are steps, after which there is nothing else to start."""
@@ -149,25 +215,17 @@ class Runner:
     def _settle_down(self) -> None:
         if not any(fiber.phase is Phase.RUNNING for fiber in self.instance.runtime.unsettled()):
             self.instance.clock.set()
-        self.is_quiet = True
+        self._is_quiet = True
         self._on_quiet()
 
     def _tidy_in(self, quiet: float) -> float | None:
         """Seconds until it is time to tidy up; None once that has begun, or when nobody wants it."""
-        if self.tidy_seconds is None or self._tidying is not None:
+        if self.tidy_seconds is None or any(task.get_name() == "tidying" for task in self._beside):
             return None
         if quiet < self.tidy_seconds:
             return self.tidy_seconds - quiet
-        self._tidying = asyncio.create_task(self._tidy(), name=f"tidying {self.instance.address}")
+        self._start_beside("tidying", self.instance.application.tidy(self.instance))
         return None
-
-    async def _tidy(self) -> None:
-        try:
-            await self.instance.application.tidy(self.instance)
-        except Exception as error:
-            logger.warning("%s could not be tidied up; it stays as it is: %s", self.instance.address, error)
-        finally:
-            self._tidying = None
 
     def _candidates(self) -> list[FiberState]:
         return list(candidates(self.instance.runtime, serial=self.instance.application.serial))
@@ -212,7 +270,7 @@ class Runner:
         wait = at - self.instance.clock.wall()
         if wait > 0 and fiber.phase is Phase.RUNNING:
             now = self.instance.clock.monotonic()
-            limit = now + min(wait, backoff_seconds(fiber.interrupted))
+            limit = now + min(wait, backoff_seconds(fiber.interrupted, fiber.id))
             wait = self._retries.setdefault((fiber.id, fiber.interrupted), limit) - now
         return max(0.0, wait)
 
@@ -223,8 +281,16 @@ class Runner:
         occurs, now = next_occurrence(self.instance.runtime, self.instance.application), self.instance.clock.wall()
         if soonest is not None and soonest <= 0:
             return wake_now(now)
-        at = _sooner(now + soonest if soonest is not None else None, occurs)
+        at = _sooner(_sooner(now + soonest if soonest is not None else None, occurs), self._recheck(now))
         return Due(WAKE, None) if at is None else wake_at(at)
+
+    def _recheck(self, now: float) -> float | None:
+        """When to look whether the processes that have its clients' sockets are alive."""
+        known = self.instance.runtime.connections.values()
+        if not known or not isinstance(self.instance.application, Handling):
+            return None
+        there = now - max(each.since for each in known)
+        return now + min(max(there, CONNECTIONS_RECHECK_SECONDS_MIN), CONNECTIONS_RECHECK_SECONDS_MAX)
 
     def _blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
         return self.instance.application.blocked(fiber)
@@ -238,7 +304,7 @@ class Runner:
         except (Interrupted, Fenced):
             return
         except Exception as error:
-            if self.instance.fenced or fiber.state.is_settled:
+            if self.instance.fenced or fiber.id not in self.instance.runtime.fibers:
                 return
             if isinstance(error, StoreError):
                 raise

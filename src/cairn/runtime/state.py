@@ -170,6 +170,7 @@ def _accepted(state: RuntimeState, record: r.FiberAccepted, ordinal: int) -> Non
         retry=record.retry,
         schedule=record.schedule,
         occurrence=record.occurrence,
+        call=record.call,
     )
     waits.accepted(state, record)
     if record.schedule is not None:

@@ -32,10 +32,13 @@ class Stub:
         *,
         tenant: str | None = None,
         born: Callable[[], Awaitable[None]] | None = None,
+        end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`born` is awaited before the object is made, `end` is how it is destroyed; both are a parent's."""
         self._objects = objects
         self._address = objects.address(kind, id, tenant)
         self._born = born
+        self._end = end
 
     def __getattr__(self, name: str) -> Callable[..., Pending]:
         if name.startswith("_"):
@@ -65,6 +68,9 @@ class Stub:
 
     async def destroy(self) -> None:
         """It is gone, with its sub-objects. See `Objects.destroy`."""
+        if self._end is not None:
+            await self._end()
+            return
         await self._objects.destroy(self._address.kind, self._address.id, tenant=self._address.tenant)
 
     def _invocation(self, what: r.CallWhat, method: str, arguments: tuple[Any, ...]) -> Invocation:
