@@ -25,6 +25,8 @@ _PROGRESS = "data-tool-progress:"
 _QUESTION = "data-question:"
 
 _WORDS = ("text", "reasoning")
+#: What a call that is over holds, by its state. One that was denied holds why in its approval.
+_OUTCOMES = {"output-available": "output", "output-error": "errorText"}
 
 
 # --- whole messages -------------------------------------------------------------------------------------------------
@@ -100,9 +102,9 @@ def _part(part: Json, url: FileUrl) -> Json:
 def _tool(part: Json) -> Json:
     found: Json = {"type": f"tool-{part['toolName']}", "toolCallId": part["toolCallId"], "state": _state(part)}
     found["input"] = part["input"]
-    for name in ("output", "errorText"):
-        if name in part:
-            found[name] = part[name]
+    if found["state"] in _OUTCOMES:
+        name = _OUTCOMES[found["state"]]
+        found[name] = part[name]
     if (approval := _approval(part)) is not None:
         found["approval"] = approval
     return found
@@ -166,11 +168,13 @@ def asking(message: Json) -> set[str]:
 
 def waits(message: Json) -> bool:
     """Whether an answer goes on only when somebody outside has answered: nothing of it runs."""
-    parts = message["parts"]
+    parts, asked = message["parts"], _questions(message)
     if any(part.get("state") == "streaming" for part in parts):
         return False
-    open = {part["toolCallId"] for part in parts if part["type"] == "dynamic-tool" and part["state"] == "input-available"}
-    return bool(open) and open <= asking(message)
+    open = [part["toolCallId"] for part in parts if part["type"] == "dynamic-tool" and part["state"] == "input-available"]
+    # One that was answered and not approved is as good as over: its outcome comes in the same breath.
+    runs = any(call not in asked or asked[call]["state"] == "approved" for call in open)
+    return not runs and any(asked[call]["state"] == "waiting" for call in open)
 
 
 # --- chunks ---------------------------------------------------------------------------------------------------------
@@ -277,7 +281,7 @@ class _Call(_Told):
         if not before:
             yield {"type": "tool-input-available", **call, "toolName": part["toolName"], "input": part["input"]}
         # A denial denies what was asked: whoever did not hear the question hears it first.
-        if state == "approval-requested" or (state == "output-denied" and not before):
+        if state == "approval-requested" or (state == "output-denied" and before != "approval-requested"):
             more = _descriptor(part["asked"], "approvalDescriptor")
             yield {"type": "tool-approval-request", **call, "approvalId": part["toolCallId"], **more}
         if state == "output-available":

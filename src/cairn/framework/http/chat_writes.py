@@ -109,7 +109,7 @@ class Writes:
     async def _again(self, request: ChatRequest, said: Said, message: Json, stored: list[Json], asked: Asked) -> None:
         """A message that is stored: answered anew, changed, or only asked for again."""
         if request.is_regenerate:
-            await self._regenerate(message, asked)
+            await self._regenerate(person_id=said.id, message=message, asked=asked)
         elif request.last and not reading.is_same(said, message["parts"]):
             await self._change(said, request, message, stored, asked)
         else:
@@ -146,15 +146,20 @@ class Writes:
             raise problems.invalid_request("There is nothing to go on with: the last message is answered.")
         await self._view.attach(submission, asked, settled)
 
-    async def _regenerate(self, message: Json, asked: Asked) -> None:
+    async def _regenerate(self, person_id: str, message: Json, asked: Asked) -> None:
+        key = f"{_KEY}{person_id}:{asked.id}"
         async with self._view.turn:
             self._view.expect_reset()
             try:
-                receipt = await self._conversation.regenerate(message["id"])
+                receipt = await self._conversation.regenerate(message["id"], key=key)
             except BaseException:
                 self._view.expect_reset(False)
                 raise
-            self._view.expect(receipt.submission, asked)
+            if not receipt.deduplicated:
+                self._view.expect(receipt.submission, asked)
+        if receipt.deduplicated:
+            self._view.expect_reset(False)
+            await self._attach(receipt.submission, asked, is_resent=True)
 
     async def _change(self, said: Said, request: ChatRequest, message: Json, stored: list[Json], asked: Asked) -> None:
         """The conversation goes on from before the message, with the message as it is now."""
