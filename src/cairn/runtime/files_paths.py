@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from cairn.errors import WorkspaceError
 from cairn.runtime.files import LINKS_MAX, ROOT, Node, fail, split
 from cairn.runtime.files_tree import Nodes
 
@@ -86,3 +87,39 @@ def _node(nodes: Nodes, id: int) -> Node:
     found = nodes.node(id)
     assert found is not None
     return found
+
+
+def within(nodes: Nodes, link: Node) -> str:
+    """The target of a link, such that it leads to the same place and never out where the tree stands in a real directory.
+
+    A target stays as it is when its `..` all come first and there are no more of them than directories above: then, whatever
+    other links do, it is followed from inside to inside. Any other is written anew, as the way to where it leads.
+    """
+    above = nodes.path(link.parent).split("/")[1:]
+    above = above if above != [""] else []
+    parts = [part for part in link.target.split("/") if part not in ("", ".")]
+    ups = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
+    if not link.target.startswith("/") and ".." not in parts[ups:] and ups <= len(above):
+        return link.target
+    found = _led(nodes, nodes.path(link.id))
+    goal = found if found is not None else _lexical([] if link.target.startswith("/") else above, parts)
+    shared = next((at for at, (a, b) in enumerate(zip(above, goal, strict=False)) if a != b), min(len(above), len(goal)))
+    return "/".join([".."] * (len(above) - shared) + goal[shared:]) or "."
+
+
+def _led(nodes: Nodes, path: str) -> list[str] | None:
+    try:
+        node = place(nodes, path).node
+    except WorkspaceError:
+        return None
+    return [part for part in nodes.path(node.id).split("/") if part] if node is not None else None
+
+
+def _lexical(start: list[str], parts: list[str]) -> list[str]:
+    goal = list(start)
+    for part in parts:
+        if part == "..":
+            del goal[-1:]
+        else:
+            goal.append(part)
+    return goal

@@ -224,6 +224,31 @@ def _log(given: Arguments) -> int:
     return log.run(given.store, given.address, after=given.after, follow=given.follow, full=given.full, json=given.json)
 
 
+def _declare_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", metavar="KIND/ID", help="the instance")
+    parser.add_argument("path", nargs="?", metavar="PATH", help="a directory to list, or a file to show (/)")
+    parser.add_argument("--at", type=at_least(0), metavar="OFFSET", help="as they were at this offset of the log")
+    parser.add_argument("--since", type=at_least(0), metavar="OFFSET", help="what has changed since then, as a diff")
+
+
+def _files(given: Arguments) -> int:
+    from cairn.framework.cli import files
+
+    return files.run(given.store, given.address, given.path, at=given.at, since=given.since, json=given.json)
+
+
+def _declare_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", metavar="KIND/ID", help="the instance")
+    parser.add_argument("--files", metavar="TARGET", help="a new directory, or a file that ends with .tar (./KIND-ID)")
+    parser.add_argument("--at", type=at_least(0), metavar="OFFSET", help="as they were at this offset of the log")
+
+
+def _export(given: Arguments) -> int:
+    from cairn.framework.cli import files
+
+    return files.export(given.store, given.address, given.files, at=given.at, json=given.json)
+
+
 def _store_check(given: Arguments) -> int:
     from cairn.framework.cli import store
 
@@ -364,6 +389,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
     Verb("log", "show an instance's log as a timeline", _declare_log, _log),
+    Verb("files", "list an instance's files, show one, or what has changed", _declare_files, _files),
+    Verb("export", "copy an instance's files into a directory or an archive", _declare_export, _export),
     Verb(
         "store",
         "check or copy a store",
