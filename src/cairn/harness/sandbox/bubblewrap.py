@@ -94,8 +94,11 @@ def options(box: Box, cwd: str, env: Mapping[str, str]) -> list[str]:
         chosen += ["--ro-bind", outside, inside]
     if box.filter:
         chosen += ["--seccomp", str(FILTER)]
-    # The root and /dev are file systems in memory that bubblewrap makes: writable, they would be memory without a limit.
-    return [*chosen, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", cwd]
+    # The root and /dev are file systems in memory that bubblewrap makes: writable, they would be memory without a limit. And
+    # a worker that is root is root to the kernel's settings, whatever rights it gave up: /proc must not be writable at all.
+    for path in ("/proc", "/dev", "/"):
+        chosen += ["--remount-ro", path]
+    return [*chosen, "--chdir", cwd]
 
 
 def argv(program: str, box: Box, shell: str, command: str) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cairn.harness.sandbox import seccomp
 from cairn.harness.sandbox.supervisor import landlock
@@ -41,6 +42,16 @@ def landlock_missing() -> str:
     if os.uname().machine not in seccomp.MACHINES:
         return f"Landlock needs a system call filter beside it, and there is none for {os.uname().machine}"
     return ""
+
+
+def processes_of_user() -> int:
+    """How many threads this user has now: without a namespace the kernel counts a sandbox's with them."""
+    total = 0
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit() and os.stat(f"/proc/{name}").st_uid == os.geteuid():
+                total += len(os.listdir(f"/proc/{name}/task"))
+    return total
 
 
 def landlock_confinement(writable: Sequence[str], readable: Sequence[str], *, has_network: bool) -> dict[str, object]:

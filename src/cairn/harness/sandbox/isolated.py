@@ -21,10 +21,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cairn.errors import SandboxError, UsageError
-from cairn.harness.sandbox import bubblewrap, cgroups, seccomp
+from cairn.harness.sandbox import bubblewrap, cgroups, memory, seccomp
 from cairn.harness.sandbox.beneath import Places
 from cairn.harness.sandbox.commands import GRACE_SECONDS, Request, to_the_end
-from cairn.harness.sandbox.confinement import landlock_confinement, landlock_missing
+from cairn.harness.sandbox.confinement import landlock_confinement, landlock_missing, processes_of_user
 from cairn.harness.sandbox.disk import DiskWatch
 from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, ProcessInfo
 from cairn.harness.sandbox.running import HostCommands, Ran
@@ -149,7 +149,7 @@ class IsolatedSandbox:
         self._inside = inside
         limits = chosen.limits
         self._group = cgroups.make(limits.memory_bytes, limits.processes, limits.cpus)
-        self._disk = DiskWatch(self._directories, limits.disk_bytes)
+        self._disk = DiskWatch(self._directories[:3], limits.disk_bytes)
         self._commands = HostCommands(self._directories[3])
         self._env = self._environment()
         self._shell = shutil.which("bash", path="/usr/bin:/bin") or "/bin/sh"
@@ -171,14 +171,15 @@ class IsolatedSandbox:
 
     @property
     def limits_kept(self) -> Mapping[str, str]:
-        """How each limit is kept here: `together` for all processes of the sandbox, `each` process for itself, or `not`."""
+        """How each limit is kept here: `together` for all processes of the sandbox, `watched` (added
+        up by the worker, four or five times a second), or `not`."""
         together = self._group is not None
-        number = "together" if together or (self._backend == "bubblewrap" and os.geteuid() != 0) else "not"
+        number = "together" if together or os.geteuid() != 0 else "not"  # the kernel counts no process of root's
         return {
-            "memory": "together" if together else "each",
+            "memory": "together" if together else "watched",
             "processes": number,
             "cpus": "together" if together else "not",
-            "disk": "together",
+            "disk": "watched",
         }
 
     # ------------------------------------------------------------------ commands
@@ -210,9 +211,22 @@ class IsolatedSandbox:
             timeout_seconds=allowed if timeout_seconds is None else min(timeout_seconds, allowed),
             on_output=on_output,
             on_started=on_started,
-            beside=self._disk.overfull,
+            beside=self._overused,
         )
         return self._result(ran, where)
+
+    async def _overused(self, process: ProcessInfo) -> str:
+        """Returns when the command has taken more than it may of what the kernel does not count here."""
+        watches = [asyncio.ensure_future(self._disk.overfull())]
+        if self._group is None:
+            watches.append(asyncio.ensure_future(memory.overused(process, self._chosen.limits.memory_bytes)))
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+            await asyncio.wait(watches)
 
     def _request(self, command: str, where: str, env: dict[str, str]) -> Request:
         limits = self._chosen.limits
@@ -223,6 +237,8 @@ class IsolatedSandbox:
         confine: dict[str, object] = {"limits": own, "cgroups": self._group.members if self._group else []}
         grace = self._chosen.grace_seconds
         if self._backend == "landlock":
+            if self._group is None:
+                own["RLIMIT_NPROC"] = processes_of_user() + limits.processes
             confine |= landlock_confinement(self._directories, self._chosen.read_only, has_network=self._has_network)
             return Request([self._shell, "-c", command], self._places.real_path(where), env, grace, confine)
         box = self._box()

@@ -28,6 +28,7 @@ DRAIN_SECONDS = 5.0
 COMMAND_BYTES_MAX = 128 * 1024 - 1
 
 OnOutput = Callable[[bytes], None] | None
+Beside = Callable[[ProcessInfo], Awaitable[str]] | None
 OnStarted = Callable[[ProcessInfo], Awaitable[None]] | None
 
 
@@ -72,7 +73,7 @@ class HostCommands:
         timeout_seconds: float | None = None,
         on_output: OnOutput = None,
         on_started: OnStarted = None,
-        beside: Callable[[], Awaitable[str]] | None = None,
+        beside: Beside = None,
     ) -> Ran:
         """The request's program has ended, and so has everything it started that held the output.
 
@@ -121,7 +122,7 @@ async def _follow(
     output: Output,
     timeout_seconds: float | None,
     on_started: OnStarted,
-    beside: Callable[[], Awaitable[str]] | None,
+    beside: Beside,
 ) -> Ran:
     if on_started is not None:
         await on_started(running.process)
@@ -159,12 +160,12 @@ async def _follow(
 class _Watch:
     """What is looked at while a command runs; its verdict ends the command."""
 
-    def __init__(self, running: Command, beside: Callable[[], Awaitable[str]] | None) -> None:
+    def __init__(self, running: Command, beside: Beside) -> None:
         self._reason = ""
         self._task = asyncio.ensure_future(self._watch(running, beside)) if beside is not None else None
 
-    async def _watch(self, running: Command, beside: Callable[[], Awaitable[str]]) -> None:
-        self._reason = await beside()
+    async def _watch(self, running: Command, beside: Callable[[ProcessInfo], Awaitable[str]]) -> None:
+        self._reason = await beside(running.process)
         await to_the_end(running.end())
 
     async def stop(self) -> str:
