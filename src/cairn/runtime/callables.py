@@ -10,6 +10,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -60,7 +61,11 @@ class Method:
         self.timeout = mark.timeout if mark is not None else HANDLER_SECONDS
         self.is_stream = inspect.isasyncgenfunction(function)
         self._signature = inspect.signature(function)
-        self._decoders = _decoders(function, self._signature)
+
+    @cached_property
+    def _decoders(self) -> tuple[list[_Decode], _Decode | None]:
+        # When it is first called: a class has methods that nobody calls from outside, with types that are no JSON.
+        return _decoders(self.function, self._signature)
 
     def arguments(self, raw: msgspec.Raw) -> list[Any]:
         """The recorded arguments, each of its parameter's type. *Raises* RemoteError when they do not fit."""
@@ -105,7 +110,7 @@ def _decoders(function: Callable[..., Any], signature: inspect.Signature) -> tup
 def _decoder(hint: Any) -> _Decode:
     try:
         return msgspec.json.Decoder(hint).decode
-    except TypeError:
+    except (TypeError, NameError):  # no JSON, or made of names that are only there for type checkers
         return msgspec.json.Decoder(Any).decode
 
 
