@@ -22,7 +22,7 @@ from cairn.harness.conversation import Conversation
 from cairn.harness.hooks import Settled
 from cairn.harness.loop import Loop, Services
 from cairn.harness.projection import PROJECTION, project
-from cairn.harness.sandbox.protocol import Sandbox
+from cairn.harness.sandbox.protocol import Place, Sandbox
 from cairn.harness.settling import Reply
 from cairn.harness.tidying import tidy
 from cairn.harness.tools import Tool
@@ -33,6 +33,7 @@ from cairn.runtime.instance import Instance
 from cairn.runtime.method import run_method
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import Durability
+from cairn.runtime.workspace import Workspace
 
 logger = logging.getLogger("cairn.harness")
 
@@ -115,9 +116,11 @@ class AgentApplication:
             await rewinding.run(fiber)
             return
         sandbox, tools = await self._sandbox(fiber)
+        loop = Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent)
         try:
-            await Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent).run()
+            await loop.run()
         finally:
+            loop.close()
             if sandbox is not None:
                 await asyncio.shield(sandbox.close())
 
@@ -127,8 +130,24 @@ class AgentApplication:
         from cairn.harness.sandbox.files import file_tools
 
         directory = os.path.join(self._directory, fiber.instance.uid)
-        sandbox = await self.agent.sandbox.open(str(fiber.instance.address), directory)
-        return sandbox, file_tools()
+        sandbox = await self.agent.sandbox.open(str(fiber.instance.address), directory, self._place(fiber.instance))
+        return sandbox, file_tools(sandbox)
+
+    def _place(self, instance: Instance) -> Place:
+        """Where the sandbox of an instance belongs."""
+        assert self.agent.sandbox is not None
+        name = self.agent.sandbox.name
+
+        async def remember(value: bytes) -> None:
+            await instance.append([h.SandboxRemembered(sandbox=name, value=value)])
+
+        return Place(
+            tenant=instance.address.tenant,
+            uid=instance.uid,
+            workspace=Workspace.of(instance),
+            recall=instance.state.remembered.get(name),
+            remember=remember,
+        )
 
     async def forget(self, uid: str) -> None:
         """The files that sandboxes kept for a deleted instance are gone, as far as they can be removed from here."""

@@ -15,6 +15,7 @@ import msgspec
 from cairn.harness import records as h
 from cairn.harness import recovery
 from cairn.harness.agent import Agent
+from cairn.harness.call_files import CallFiles
 from cairn.harness.calls import LiveCall
 from cairn.harness.client_tool import declared_tools
 from cairn.harness.conversation import Conversation
@@ -22,7 +23,7 @@ from cairn.harness.images import Images, blobs_of
 from cairn.harness.messages import Content
 from cairn.harness.models.protocol import Model
 from cairn.harness.recovery import Given, Halt
-from cairn.harness.sandbox.protocol import Sandbox
+from cairn.harness.sandbox.protocol import Sandbox, WorkspaceSandbox
 from cairn.harness.settling import settle
 from cairn.harness.sizes import batches
 from cairn.harness.submission import Control
@@ -31,6 +32,7 @@ from cairn.harness.turn_view import Rendered
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.storage.store import Durability
+from cairn.runtime.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Attempt:
         self.images = Images(fiber.instance.store, fiber.instance.address.tenant)
         self.conversation: Conversation = fiber.instance.state
         self._sandbox_tools = tuple(sandbox_tools)
+        self._files: dict[str, CallFiles] = {}
+        """What the calls that ran here have of the workspace, by call."""
         self._rendered: tuple[str, Rendered] | None = None
         # By the instance and not after an append: whoever is cancelled while it writes would not come back to tell.
         self.instance.on_written = partial(services.committed, self.instance)
@@ -120,7 +124,16 @@ class Attempt:
         """The records are in the log and folded. In more than one batch only when they would not fit into one. *Raises*
         Fenced, StoreError."""
         for batch in batches(records):
-            await self.instance.append(batch, durability=durability, blobs=blobs_of(batch))
+            held = [self._files[each.call] for each in batch if isinstance(each, h.ToolOutcome) and each.call in self._files]
+            blobs = (*blobs_of(batch), *(blob for files in held for blob in files.blobs))
+            await self.instance.append(batch, durability=durability, blobs=blobs)
+            for files in held:
+                files.committed()
+
+    def close(self) -> None:
+        """What calls did to files and is not in the log never happened; others may have the workspace's turn."""
+        for files in self._files.values():
+            files.drop()
 
     def settled(
         self, control: Control, kind: r.Outcome, error: r.ErrorInfo | None = None, result: msgspec.Raw = r.NULL
@@ -168,13 +181,20 @@ class Attempt:
             self._rendered = (turn, self.render(self.conversation.values, self.conversation.control.included))
         return self._rendered[1]
 
-    def live(self, call: str) -> LiveCall:
+    def files(self, call: str) -> CallFiles | None:
+        """The sandbox of one call, when what it changes is to be in the log with its outcome."""
+        if not isinstance(self.sandbox, WorkspaceSandbox):
+            return None
+        files = self._files[call] = CallFiles(self.sandbox, Workspace.of(self.instance))
+        return files
+
+    def live(self, call: str, files: CallFiles | None = None) -> LiveCall:
         """What a call, or a hook, is given."""
         return LiveCall(
             self.fiber,
             call,
             draft=self.agent.draft(self.conversation.values, self.conversation.versions),
-            sandbox=self.sandbox,
+            sandbox=files or self.sandbox,
             append=self.commit,
             run_sync=self.instance.threads.call,
         )

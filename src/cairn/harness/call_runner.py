@@ -183,7 +183,8 @@ class CallRunner:
         if tool is None:
             text = f"The tool '{call.name}' no longer exists; whether this call took effect before is unknown."
             return [outcome(attempt.conversation.control, call, "unknown", text, attempt.now())]
-        live = attempt.live(call.id)
+        files = attempt.files(call.id)
+        live = attempt.live(call.id, files)
         arguments = msgspec.json.decode(attempt.conversation.arguments[call.id])
         seconds = tool.timeout_seconds or limits.tool_seconds
         try:
@@ -196,12 +197,17 @@ class CallRunner:
         changes: list[r.Record] = []
         try:
             changes = state_change(live.draft, attempt.conversation.versions, call.id) if kind == "ok" else []
+            if files is not None and live.has_returned:
+                changes += await files.stage()
         except CairnError as error:
+            changes = []
             kind, result = "error", error_result(str(error))
         duration_ms = round((attempt.clock.monotonic() - started) * 1000)
         records = [await self._outcome(call, kind, result, duration_ms), *changes]
         if changes and len(r.encode(records)) > BATCH_BYTES_MAX:
             text = "The tool ran, but what it put into the state is larger than a record may be (1 MB); nothing of it was kept."
+            if files is not None:
+                files.drop()
             return [await self._outcome(call, "error", error_result(text), duration_ms)]
         return records
 

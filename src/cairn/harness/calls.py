@@ -56,6 +56,8 @@ class LiveCall:
         self._call = call
         self._draft = draft
         self._sandbox = sandbox
+        self.has_returned = False
+        """The tool came to its end by itself, with whatever result: what it did to files is kept."""
         self._append = append
         self._run_sync = run_sync
         self._progress: str | None = None
@@ -232,6 +234,7 @@ async def outcome_of(
         return "error", error_result(f"{type(error).__name__}: {error}")
     finally:
         await live.close()
+    live.has_returned = True
     result = result_of(tool.name, value)
     return ("error" if result.is_error else "ok"), result
 

@@ -51,6 +51,7 @@ class _Saved(msgspec.Struct):
     has_images: bool
     shown: Shown | None = None
     asking: dict[str, h.ToolAwaiting] = {}
+    remembered: dict[str, bytes] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -73,6 +74,8 @@ class Conversation:
         """What the calls of the open turn were called with, by call."""
         self.asking: dict[str, h.ToolAwaiting] = {}
         """The calls of the open turn that wait for an answer, by call."""
+        self.remembered: dict[str, bytes] = {}
+        """What sandboxes want to find again, by their names. A rewind leaves it, as it leaves the files."""
         self.call_ids: list[str] = []
         """The ids of all calls of the submission at work."""
         self._heads: list[Head] = []
@@ -174,6 +177,7 @@ class Conversation:
                 has_images=self.has_images,
                 shown=self.shown,
                 asking=self.asking,
+                remembered=self.remembered,
             )
         )
 
@@ -186,7 +190,7 @@ class Conversation:
         made.values, made.versions = saved.values, saved.versions
         made._heads, made._unanswered, made.has_images = saved.heads, saved.unanswered, saved.has_images
         made.arguments, made.call_ids = saved.arguments, saved.call_ids
-        made.shown, made.asking = saved.shown or Shown(), saved.asking
+        made.shown, made.asking, made.remembered = saved.shown or Shown(), saved.asking, saved.remembered
         return made
 
     # --- inside
@@ -374,6 +378,10 @@ def _state(self: Conversation, record: r.StateChanged, ordinal: int) -> None:
         self.versions[name] = ordinal
 
 
+def _remembered(self: Conversation, record: h.SandboxRemembered, ordinal: int) -> None:
+    self.remembered[record.sandbox] = record.value
+
+
 def _settled(self: Conversation, record: r.FiberSettled, ordinal: int) -> None:
     """Only what has its end when its submission has: a message that nobody closed is not open for ever."""
     index = self._locate(self.control.message) if self.control.message else None
@@ -410,6 +418,7 @@ _HANDLERS: dict[type[r.Record], Callable[[Conversation, Any, int], None]] = {
     r.FiberAccepted: _accepted,
     r.FiberSettled: _settled,
     r.StateChanged: _state,
+    h.SandboxRemembered: _remembered,
     h.ContextOpened: _opened,
     h.ContextChanged: _changed,
     h.TurnStarted: _turn_started,

@@ -84,6 +84,10 @@ class Loop:
             Action.END_WAITS: calls.end_waits,
         }
 
+    def close(self) -> None:
+        """What its calls did to files and is not in the log never happened. *Idempotent*."""
+        self._attempt.close()
+
     async def run(self) -> None:
         """Carry the submission on until the log says it is settled or parked.
 

@@ -249,6 +249,13 @@ class ConversationRewound(Record, frozen=True, tag="conversation.rewound"):
     at: float
 
 
+class SandboxRemembered(Record, frozen=True, tag="sandbox.remembered"):
+    """What a sandbox wants to find again, in its own words: a shell's state, a hosted machine's id. The next one replaces it."""
+
+    sandbox: str
+    value: bytes
+
+
 #: Everything above, for the decoder.
 HARNESS: tuple[type[Record], ...] = (
     ContextOpened,
@@ -267,4 +274,5 @@ HARNESS: tuple[type[Record], ...] = (
     MetadataShown,
     HookCompleted,
     ConversationRewound,
+    SandboxRemembered,
 )

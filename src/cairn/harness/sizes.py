@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cairn.harness.records import SandboxRemembered
 from cairn.runtime import records as r
 
 #: Bytes of the records of one batch. The store takes 1 MiB; the rest is for what is added around them.
 BATCH_BYTES_MAX = 1_000_000
+
+
+#: Records of what a call changed: in the batch of its outcome, or not at all.
+_EFFECTS = (r.StateChanged, r.FilesChanged, SandboxRemembered)
 
 
 def encoded_bytes(text: str) -> int:
@@ -28,8 +33,8 @@ def shortened(text: str, bytes_max: int) -> str:
 
 
 def batches(records: Sequence[r.Record]) -> list[Sequence[r.Record]]:
-    """The records in batches that fit, in order: one, as good as always. A state change stays with the record before it,
-    whose effect it is."""
+    """The records in batches that fit, in order: one, as good as always. What a call changed of the state and of the files
+    stays with the record before it, its outcome."""
     if len(r.encode(records)) <= BATCH_BYTES_MAX:
         return [records]
     made: list[list[r.Record]] = []
@@ -47,7 +52,7 @@ def batches(records: Sequence[r.Record]) -> list[Sequence[r.Record]]:
 def _inseparable(records: Sequence[r.Record]) -> list[list[r.Record]]:
     groups: list[list[r.Record]] = []
     for record in records:
-        if groups and isinstance(record, r.StateChanged):
+        if groups and isinstance(record, _EFFECTS):
             groups[-1].append(record)
         else:
             groups.append([record])

@@ -29,13 +29,19 @@ LOOP_SLACK_SECONDS = 30
 PROGRESS_BYTES = 4 * 1024
 
 
-def bash_tool() -> Tool:
+#: How a shell of real processes behaves between and after calls.
+REAL_SHELL = (
+    "Each call is a new shell. A process left in the background is ended with the call, unless its output is redirected."
+)
+
+
+def bash_tool(about_shell: str = REAL_SHELL) -> Tool:
     """Runs commands. Repeat class `never`: nobody knows what a command does."""
     return make_tool(
         "bash",
         f"""Run a shell command in the working directory and wait for it to end. Returns what it wrote to stdout and stderr: the
         last {TEXT_LINES_MAX} lines or {TEXT_BYTES_MAX // 1024} KB, and where the rest is. There is no input and no terminal.
-        Each call is a new shell. A process left in the background is ended with the call, unless its output is redirected.""",
+        {about_shell}""",
         {
             "command": {"type": "string", "minLength": 1, "description": "The command, or several lines of them."},
             "timeout": {

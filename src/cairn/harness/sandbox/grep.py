@@ -122,7 +122,12 @@ class _Answer:
 
 async def _answer(sandbox: Sandbox, folder: str, request: dict[str, Any]) -> _Answer:
     answer = _Answer()
-    command = search_command(request, getattr(sandbox, "python", "python3"))
+    searcher: str | None = getattr(sandbox, "searcher", None)
+    command = (
+        f"{searcher} {shlex.quote(json.dumps(request))}"
+        if searcher
+        else search_command(request, getattr(sandbox, "python", "python3"))
+    )
     result: ExecResult | None = None
     try:
         result = await sandbox.exec(command, cwd=folder, timeout_seconds=SEARCH_SECONDS_MAX, on_output=answer.feed)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import msgspec
 
 if TYPE_CHECKING:
-    from cairn.runtime.workspace import Draft, Workspace
+    from cairn.runtime.workspace import Workspace
+    from cairn.runtime.workspace_draft import Draft
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +53,22 @@ class FileInfo:
     size: int
     mode: int = 0o644
     modified: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a sandbox can and cannot do, for those who choose one, for the contract tests, and for what people are told."""
+
+    isolation: str = "none"
+    """`none` (the host itself), `virtual` (no processes at all), `kernel` (shares the host's), `machine` (another one)."""
+    network: str = "host"
+    """`none`, `listed` (only hosts that were named), or `host` (whatever the machine it runs on can reach)."""
+    background: bool = True
+    """A process that let go of its output may outlive its command, until the sandbox is closed."""
+    has_system: bool = True
+    """Commands are real programs: a shell of the host or the machine, with signals, permissions and named pipes."""
+    keeps_files: bool = True
+    """Whoever opens it again for the same instance finds the files."""
 
 
 class Sandbox(Protocol):
@@ -122,6 +139,11 @@ class Sandbox(Protocol):
 class WorkspaceSandbox(Sandbox, Protocol):
     """A sandbox whose files are the instance's workspace: what a call changes is committed with its outcome, or not at all."""
 
+    @property
+    def is_hermetic(self) -> bool:
+        """Nothing a command does leaves the workspace, so one whose outcome is unknown can be run again: it never happened."""
+        ...
+
     def view(self, draft: Draft) -> DraftView:
         """The sandbox as one call sees it: its files and its commands read and write `draft`, and nothing else."""
         ...
@@ -131,8 +153,17 @@ class DraftView(Sandbox, Protocol):
     """What `WorkspaceSandbox.view` returns. Closing it leaves the sandbox open."""
 
     @property
+    def is_spoiled(self) -> bool:
+        """The draft has a part of what a command did, and must not be kept."""
+        ...
+
+    def committed(self) -> None:
+        """The draft and what was to be remembered are in the log."""
+        ...
+
+    @property
     def remembered(self) -> bytes | None:
-        """What the sandbox wants to find again as `Place.recall`, to be kept in the same batch as the draft; None: nothing new."""
+        """What the sandbox wants to find again as `Place.recall`, for the same batch as the draft; None: nothing new."""
         ...
 
 

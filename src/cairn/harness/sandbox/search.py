@@ -10,7 +10,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 #: A longer line is data; its end is not searched.
 LINE_BYTES_MAX = 1024 * 1024
@@ -225,46 +226,68 @@ def search(path: str, label: str, expression: "re.Pattern[str]", context: int, l
     """Print a file's matching lines, with those around them; returns how many matches are left to find."""
     try:
         with open(path, "rb") as file:
-            if b"\0" in file.read(SNIFFED_BYTES):
-                return left
-            file.seek(0)
-            before: list[tuple[int, str]] = []
-            after = number = 0
-            while line := file.readline(LINE_BYTES_MAX):
-                number += 1
-                if not line.endswith(b"\n") and len(line) == LINE_BYTES_MAX:
-                    while (rest := file.readline(LINE_BYTES_MAX)) and not rest.endswith(b"\n"):
-                        pass
-                text = line.rstrip(b"\r\n").decode("utf-8", "replace")
-                if left and expression.search(text):
-                    for earlier, words in before:
-                        emit("context", label, earlier, words)
-                    emit("match", label, number, text)
-                    before, after = [], context
-                    left -= 1
-                elif after:
-                    emit("context", label, number, text)
-                    after -= 1
-                elif not left:
-                    break
-                elif context:
-                    before = [*before[-(context - 1) :], (number, text)] if context > 1 else [(number, text)]
+            return search_in(file, label, expression, context, left, emit)
     except OSError:
-        pass
+        return left
+
+
+def search_in(
+    file: "BinaryIO",
+    label: str,
+    expression: "re.Pattern[str]",
+    context: int,
+    left: int,
+    emit: "Callable[[str, str, int, str], None]",
+) -> int:
+    """The same for an open file, saying it to `emit`."""
+    if b"\0" in file.read(SNIFFED_BYTES):
+        return left
+    file.seek(0)
+    before: list[tuple[int, str]] = []
+    after = number = 0
+    while line := file.readline(LINE_BYTES_MAX):
+        number += 1
+        if not line.endswith(b"\n") and len(line) == LINE_BYTES_MAX:
+            while (rest := file.readline(LINE_BYTES_MAX)) and not rest.endswith(b"\n"):
+                pass
+        text = line.rstrip(b"\r\n").decode("utf-8", "replace")
+        if left and expression.search(text):
+            for earlier, words in before:
+                emit("context", label, earlier, words)
+            emit("match", label, number, text)
+            before, after = [], context
+            left -= 1
+        elif after:
+            emit("context", label, number, text)
+            after -= 1
+        elif not left:
+            break
+        elif context:
+            before = [*before[-(context - 1) :], (number, text)] if context > 1 else [(number, text)]
     return left
 
 
 def emit(kind: str, label: str, number: int, text: str) -> None:
+    print(found(kind, label, number, text), flush=True)
+
+
+def found(kind: str, label: str, number: int, text: str) -> str:
+    """One line of what was found, as ripgrep's `--json` has it."""
     data = {"path": {"text": label}, "lines": {"text": text}, "line_number": number}
-    print(json.dumps({"type": kind, "data": data}), flush=True)
+    return json.dumps({"type": kind, "data": data})
+
+
+def expression_of(wanted: "dict[str, Any]") -> "re.Pattern[str]":
+    """What is searched for. Raises re.error."""
+    pattern = re.escape(wanted["pattern"]) if wanted["literal"] else wanted["pattern"]
+    return re.compile(pattern, re.IGNORECASE if wanted["ignore_case"] else 0)
 
 
 def main(request: str) -> None:
     """Search `path` below the working directory for the request's pattern, up to its limit of matches."""
     wanted = json.loads(request)
-    pattern = re.escape(wanted["pattern"]) if wanted["literal"] else wanted["pattern"]
     try:
-        expression = re.compile(pattern, re.IGNORECASE if wanted["ignore_case"] else 0)
+        expression = expression_of(wanted)
     except re.error as error:
         sys.exit(f"not a regular expression: {error}")
     glob = Glob(wanted["glob"]) if wanted["glob"] else None

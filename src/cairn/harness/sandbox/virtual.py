@@ -24,7 +24,7 @@ from cairn.harness.sandbox.virtual_files import FilesOf
 from cairn.harness.sandbox.virtual_host import CommandHost
 from cairn.harness.sandbox.virtual_log import CommandLog
 from cairn.harness.sandbox.virtual_overlay import carry_out
-from cairn.harness.sandbox.virtual_paths import HOME, inside
+from cairn.harness.sandbox.virtual_paths import HOME, TEMPORARY, inside
 from cairn.harness.sandbox.virtual_pool import ShellPool, shared_pool
 from cairn.harness.sandbox.virtual_process import WorkerLost
 from cairn.harness.sandbox.virtual_wire import Done, Garbage
@@ -120,10 +120,15 @@ def _shell_of(recall: bytes | None) -> Shell:
         return Shell()
 
 
+#: The shell's command that searches for the grep tool: Python's expressions, as everywhere, with a worker's deadline.
+SEARCHER = "cairn-search"
+
+
 class VirtualSandbox:
     """An instance's workspace and shell. Each change made through it directly is a batch of its own; see `view`."""
 
     name = "virtual"
+    searcher = SEARCHER
 
     def __init__(self, place: Place, workspace: Workspace, factory: VirtualFactory, pool: ShellPool) -> None:
         self._place = place
@@ -134,6 +139,24 @@ class VirtualSandbox:
         self.is_closed = False
         self._running: set[asyncio.Task[Any]] = set()
         self._files = FilesOf(workspace, lambda: self.shell.cwd)
+
+    @property
+    def is_hermetic(self) -> bool:
+        return self.factory.is_hermetic
+
+    @property
+    def about_shell(self) -> str:
+        """What a model has to know of this shell."""
+        own = ", ".join(self.factory.commands.names)
+        return " ".join(
+            [
+                f"The shell is virtual: bash with the usual tools, jq and a small python3, over files in {HOME} and {TEMPORARY};",
+                "no git, compilers, package managers or other programs,",
+                "and no network." if self.factory.network is None else f"and a network of {self.factory.network} through curl.",
+                *([f"It also has the commands {own}."] if own else []),
+                "Its directory, variables and functions stay for the next call. It waits for what runs in the background.",
+            ]
+        )
 
     @property
     def tenant(self) -> str:
@@ -218,6 +241,7 @@ class VirtualView:
     """The sandbox as one call sees it: over a draft, and with a shell that is the sandbox's again when the draft is committed."""
 
     name = "virtual"
+    searcher = SEARCHER
 
     def __init__(self, sandbox: VirtualSandbox, draft: Draft) -> None:
         self._sandbox = sandbox
@@ -290,7 +314,9 @@ class VirtualView:
             raise SandboxError("a command and its environment cannot contain a NUL character")
         size = len(command.encode("utf-8", "surrogateescape"))
         if size > COMMAND_BYTES_MAX:
-            raise SandboxError(f"the command has {size} bytes, a shell takes {COMMAND_BYTES_MAX}; write it to a file and run that")
+            raise SandboxError(
+                f"the command has {size} bytes, a shell takes {COMMAND_BYTES_MAX}; write it to a file and run that"
+            )
 
     def _absolute(self, cwd: str) -> str:
         return os.path.normpath(os.path.join(self._shell.cwd, cwd)) if not cwd.startswith("~") else HOME + cwd[1:]

@@ -59,7 +59,9 @@ class Commands:
             logger.warning("command '%s' raised %r", asked.name, error, exc_info=error)
             return _said(1, b"", f"{asked.name}: {type(error).__name__}: {error}")
         if isinstance(value, bool) or not (value is None or isinstance(value, (str, bytes, int))):
-            return _said(1, b"", f"{asked.name}: returned {type(value).__name__}; a command returns text, bytes, an exit code or None")
+            return _said(
+                1, b"", f"{asked.name}: returned {type(value).__name__}; a command returns text, bytes, an exit code or None"
+            )
         if isinstance(value, int):
             return _said(value & 0xFF, b"", "")
         output = value.encode("utf-8", "replace") if isinstance(value, str) else value or b""
@@ -128,7 +130,11 @@ class _Command:
         if len(values) > len(positional) and not takes_more:
             raise ValueError(f"unexpected argument '{values[len(positional)]}'")
         missing = [p.name for p in positional[len(values) :] if p.default is p.empty]
-        missing += [f"--{word}" for word, p in options.items() if p.default is p.empty and p.name not in named and p.annotation is not bool]
+        missing += [
+            f"--{word}"
+            for word, p in options.items()
+            if p.default is p.empty and p.name not in named and p.annotation is not bool
+        ]
         if missing:
             raise ValueError(f"missing {', '.join(missing)}")
         for parameter in options.values():
@@ -155,9 +161,10 @@ class _Command:
             named[parameter.name] = True
             return
         if not given:
-            value = next(words, None)
-            if value is None:
+            following: str | None = next(words, None)
+            if following is None:
                 raise ValueError(f"--{name} needs a value")
+            value = following
         named[parameter.name] = _converted(parameter, value)
 
     async def call(self, arguments: list[Any], named: dict[str, Any]) -> Any:

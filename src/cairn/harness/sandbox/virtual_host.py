@@ -29,7 +29,15 @@ READ_MANY_BYTES_MAX = 4 * 1024 * 1024
 _KINDS = {"file": 0, "directory": 1, "link": 2}
 
 #: Error kinds of the shell's file-system interface.
-_ERRORS = {errno.ENOENT: 1, errno.EEXIST: 2, errno.EACCES: 3, errno.EINVAL: 4, errno.EISDIR: 5, errno.ENOTDIR: 6, errno.ENOTEMPTY: 7}
+_ERRORS = {
+    errno.ENOENT: 1,
+    errno.EEXIST: 2,
+    errno.EACCES: 3,
+    errno.EINVAL: 4,
+    errno.EISDIR: 5,
+    errno.ENOTDIR: 6,
+    errno.ENOTEMPTY: 7,
+}
 
 Answer = tuple[Any, bytes]
 
@@ -64,7 +72,8 @@ class CommandHost:
                 case wire.Run():
                     return await self._commands.run(asked, payload)
                 case wire.Fetch() if self._network is not None:
-                    return await self._network.fetch(asked, payload)
+                    answer: Answer = await self._network.fetch(asked, payload)
+                    return answer
         except WorkspaceError as error:
             text = os.strerror(error.errno) if error.errno else str(error)
             return {"error": text, "kind": _ERRORS.get(error.errno or 0, 0)}, b""

@@ -20,12 +20,14 @@ async def plant(workspace: Workspace, seed: Seed) -> None:
     if isinstance(seed, Mapping):
         given = {path: data.encode() if isinstance(data, str) else data for path, data in seed.items()}
         async with workspace.transaction() as draft:
-            for path, data in given.items():
-                await draft.write(path, data, parents=True)
+            for name, data in given.items():
+                await draft.write(name, data, parents=True)
         return
     top = Path(seed)
     if not top.is_dir():
-        raise UsageError(f"virtual(seed={os.fspath(seed)!r}): not a directory; name one, or give a mapping of paths to contents")
+        raise UsageError(
+            f"virtual(seed={os.fspath(seed)!r}): not a directory; name one, or give a mapping of paths to contents"
+        )
     async with workspace.transaction() as draft:
         for path in await asyncio.to_thread(lambda: list(_files(top))):
             name = path.relative_to(top).as_posix()

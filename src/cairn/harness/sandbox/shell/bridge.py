@@ -112,19 +112,19 @@ class Bridge:
         self.files: Files | None = None
         self._lock = threading.Lock()
         functions = {
-            "read_file": lambda path, out: _hand_over(out[0], self._files.read(path)),
-            "write_file": lambda path, data: self._files.write(path, data),
-            "append_file": lambda path, data: self._files.append(path, data),
-            "mkdir": lambda path, recursive: self._files.mkdir(path, recursive),
-            "remove": lambda path, recursive: self._files.remove(path, recursive),
-            "stat": lambda path, out: _describe(self._files.stat(path), out[0]),
-            "read_dir": lambda path, out: _hand_over_entries(out[0], self._files.list(path)),
-            "exists": lambda path, out: out.__setitem__(0, self._files.exists(path)),
-            "rename": lambda old, new: self._files.rename(old, new),
-            "copy": lambda old, new: self._files.copy(old, new),
-            "symlink": lambda target, path: self._files.symlink(target, path),
-            "read_link": lambda path, out: _hand_over(out[0], self._files.read_link(path).encode()),
-            "chmod": lambda path, mode: self._files.chmod(path, mode),
+            "read_file": lambda path, out: _hand_over(out[0], self.current.read(path)),
+            "write_file": lambda path, data: self.current.write(path, data),
+            "append_file": lambda path, data: self.current.append(path, data),
+            "mkdir": lambda path, recursive: self.current.mkdir(path, recursive),
+            "remove": lambda path, recursive: self.current.remove(path, recursive),
+            "stat": lambda path, out: _describe(self.current.stat(path), out[0]),
+            "read_dir": lambda path, out: _hand_over_entries(out[0], self.current.list(path)),
+            "exists": lambda path, out: out.__setitem__(0, self.current.exists(path)),
+            "rename": lambda old, new: self.current.rename(old, new),
+            "copy": lambda old, new: self.current.copy(old, new),
+            "symlink": lambda target, path: self.current.symlink(target, path),
+            "read_link": lambda path, out: _hand_over(out[0], self.current.read_link(path).encode()),
+            "chmod": lambda path, mode: self.current.chmod(path, mode),
         }
         contents = {"write_file", "append_file"}
         made = {name: _TABLE[name](self._guarded(work, name in contents)) for name, work in functions.items()}
@@ -136,7 +136,8 @@ class Bridge:
         self._made = made, nothing
 
     @property
-    def _files(self) -> Files:
+    def current(self) -> Files:
+        """The files of the command that runs."""
         if self.files is None:
             raise FileError(OTHER, "no command is running")
         return self.files

@@ -19,7 +19,8 @@ import bashkit
 from .bridge import Bridge
 from .changes import changes
 from .jail import close_in
-from .remote import HostFiles, command, fetching_commands
+from .remote import HostFiles, command, fetching_commands, searcher
+from .searching import NAME as SEARCHER
 from .system import system_tree
 from .tree import Files
 from .wire import Gone, Wire
@@ -141,6 +142,7 @@ class Server:
             profile=bashkit.ExecutionProfile.Interactive,
         )
         shell.mount("/", self._files)
+        shell.add_command(SEARCHER, searcher(lambda: self._bridge.current))
         for name in commands:
             shell.add_command(name, command(self._wire, name))
         if network:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread  # noqa: F401 - what asyncio would load later, when no file can be opened any more
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import bashkit
 
 from .fetch import Fetch, curl, wget
-from .tree import OTHER, FileError, Node
+from .searching import searched
+from .tree import OTHER, FileError, Files, Node
 from .wire import Wire
 
 #: What a command in Python is given as its standard input.
@@ -37,6 +39,11 @@ class HostFiles:
     def read(self, path: str) -> bytes:
         return self._ask({"op": "read", "path": path})[1]
 
+    def read_many(self, paths: Sequence[str]) -> Sequence[bytes]:
+        answer, payload = self._ask({"op": "reads", "paths": list(paths)})
+        ends = list(accumulate(answer["sizes"], initial=0))
+        return [payload[start:end] for start, end in pairwise(ends)]
+
     def _ask(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         answer, payload = self._wire.ask(header)
         if "error" in answer:
@@ -59,6 +66,18 @@ def command(wire: Wire, name: str) -> Callback:
         await _write(context.stdout, output)
         await _write(context.stderr, answer["errors"].encode())
         return bashkit.CommandStatus(answer["code"])
+
+    return run
+
+
+def searcher(files: Callable[[], Files]) -> Callback:
+    """The grep tool's command."""
+
+    async def run(context: Any) -> Any:
+        code, output = searched(files(), context.cwd, list(context.argv))
+        for part in output:
+            await _write(context.stdout, part)
+        return bashkit.CommandStatus(code)
 
     return run
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,6 +47,9 @@ class Source(Protocol):
     def look(self, path: str) -> Node | None: ...
     def list(self, path: str) -> list[tuple[str, Node]]: ...
     def read(self, path: str) -> bytes: ...
+    def read_many(self, paths: Sequence[str]) -> Sequence[bytes]:
+        """The contents of the first of them: as many as the host gives at once."""
+        ...
 
 
 @dataclass(eq=False, slots=True)
@@ -185,6 +189,28 @@ class Files:
         if node.data is None:
             node.data = bytearray(self._source.read(node.origin)) if node.origin is not None and node.size else bytearray()
         return node.data
+
+    def warm(self, nodes: Sequence[Node]) -> None:
+        """Fetch the contents of these files together, as far as they are not here."""
+        wanted = [node for node in nodes if node.data is None and node.origin is not None and node.size]
+        while wanted:
+            contents = self._source.read_many([node.origin for node in wanted if node.origin is not None])
+            for node, data in zip(wanted, contents, strict=False):
+                node.data = bytearray(data)
+            if not contents:
+                return
+            wanted = wanted[len(contents) :]
+
+    @contextmanager
+    def opened(self, node: Node) -> Iterator[bytes]:
+        """The content, for a moment: what was fetched only for this is let go."""
+        try:
+            yield bytes(self._content(node))
+        except FileError:
+            yield b""
+        finally:
+            if not node.is_written and node.origin is not None:
+                node.data = None
 
     def read_link(self, path: str) -> str:
         node = self._get(path)
