@@ -76,6 +76,8 @@ class Activation:
             await self.begun()
         async with self.instance.handlers.turn(beside=read_only):
             await self.started()
+            if read_only:
+                await self.instance.caught_up()
             if begin is not None:
                 await begin()
             if call.what == "connect":

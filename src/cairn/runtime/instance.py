@@ -307,6 +307,11 @@ class Instance(Fold):
         if self.head != before:
             self.announce()
 
+    async def caught_up(self) -> None:
+        """What was handed to the store before this call is folded: readers of the log may have seen it already."""
+        async with self._turn:
+            return
+
     async def watch(self) -> None:
         """Keep folding what others append, until cancelled; `changed` tells. An instance that is deleted has no owner."""
         while not self.fenced:
