@@ -202,7 +202,8 @@ class Runner:
         if not task.cancelled() and (error := task.exception()) is not None and not self.instance.fenced:
             text = "'%s' of %s failed; it is tried again when it is activated anew: %s"
             logger.warning(text, task.get_name(), self.instance.address, error)
-        self._bell.set()
+        if task.get_name() != "tidying":  # it leaves nothing to look for, and would be begun again at once
+            self._bell.set()
 
     def _look(self) -> None:
         """Called at every fold and fence: most of them are steps, after which there is nothing else to start."""
