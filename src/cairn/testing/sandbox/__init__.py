@@ -13,7 +13,12 @@ from __future__ import annotations
 
 from cairn.testing.sandbox.commands import CommandCases
 from cairn.testing.sandbox.files import FileCases
+from cairn.testing.sandbox.processes import ProcessCases
 
 
-class SandboxContract(CommandCases, FileCases):
+class ShellContract(CommandCases, FileCases):
+    """The suite for sandboxes whose commands are not processes: files, and a shell that has an end."""
+
+
+class SandboxContract(ShellContract, ProcessCases):
     """The whole suite. `factory` is given a fresh directory on this machine, for sandboxes that need one."""

@@ -1,17 +1,16 @@
-"""Commands: output, order, environment, time, and that what is ended has ended."""
+"""Commands: output, order, environment, and what cannot be run."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 
 from cairn.errors import SandboxError
 from cairn.harness.sandbox.protocol import ProcessInfo, Sandbox
-from cairn.testing.sandbox.case import HEARD, HEARTBEAT, Case, furnished, quoted, raises
+from cairn.testing.sandbox.case import Case, raises
 
 
 class CommandCases(Case):
-    """What `exec`, `reap` and `close` promise."""
+    """What `exec` promises, whatever runs the commands."""
 
     def test_a_command_returns_its_output_and_exit_code(self) -> None:
         """The plain case."""
@@ -99,8 +98,8 @@ class CommandCases(Case):
 
         self.judge(body)
 
-    def test_output_is_handed_on_as_it_comes_and_not_after_the_end(self) -> None:
-        """What `on_output` got is the output, and the first of it came while the command ran."""
+    def test_output_is_handed_on_while_the_command_runs(self) -> None:
+        """Its beginning is there before its end, and together they are the output."""
 
         async def body(sandbox: Sandbox) -> None:
             chunks: list[bytes] = []
@@ -110,11 +109,10 @@ class CommandCases(Case):
                 chunks.append(data)
                 seen.set()
 
-            command = "echo first; while [ ! -e go ]; do sleep 0.01; done; echo second"
-            running = asyncio.ensure_future(sandbox.exec(command, on_output=on_output))
+            running = asyncio.ensure_future(sandbox.exec("echo first; sleep 2; echo second", on_output=on_output))
             await seen.wait()
+            assert not running.done()
             assert b"".join(chunks) == b"first\n"
-            await sandbox.write("go", b"")
             result = await running
             assert b"".join(chunks) == result.output == b"first\nsecond\n"
 
@@ -132,7 +130,7 @@ class CommandCases(Case):
         """The end is kept, what is missing is counted, and the file has everything."""
 
         async def body(sandbox: Sandbox) -> None:
-            result = await sandbox.exec("seq 1 500000")
+            result = await sandbox.exec("for n in 0 1 2 3 4; do seq $((n * 100000 + 1)) $((n * 100000 + 100000)); done")
             whole = b"".join(b"%d\n" % n for n in range(1, 500_001))
             assert len(result.output) <= 1024 * 1024
             assert whole.endswith(result.output)
@@ -142,127 +140,12 @@ class CommandCases(Case):
 
         self.judge(body)
 
-    def test_the_process_is_told_before_the_command_begins(self) -> None:
-        """S8: the intent, with the process it runs in, is recorded before the first instruction."""
-
-        async def body(sandbox: Sandbox) -> None:
-            began_early: list[bool] = []
-
-            async def on_started(process: ProcessInfo) -> None:
-                assert process.pid > 0
-                await asyncio.sleep(0.05)  # time that a command which did not wait would use
-                began_early.append(await sandbox.stat("began") is not None)
-
-            result = await sandbox.exec("touch began; echo ran", on_started=on_started)
-            assert (result.output, began_early) == (b"ran\n", [False])
-
-        self.judge(body)
-
-    def test_a_command_whose_start_could_not_be_recorded_never_begins(self) -> None:
-        """S8: an error in `on_started` is raised, and nothing has happened."""
-
-        async def body(sandbox: Sandbox) -> None:
-            async def on_started(process: ProcessInfo) -> None:
-                raise LookupError("the log is gone")
-
-            await raises(LookupError, sandbox.exec("touch began", on_started=on_started))
-            await asyncio.sleep(0.05)
-            assert await sandbox.stat("began") is None
-
-        self.judge(body)
-
-    def test_a_timeout_ends_the_whole_tree_and_keeps_the_output(self) -> None:
-        """A daemon that left its session and ignores TERM, too."""
-
-        async def body(sandbox: Sandbox) -> None:
-            command = f"echo before; (setsid sh -c {quoted(HEARTBEAT)} &) ; {HEARTBEAT}"
-            result = await sandbox.exec(command, timeout_seconds=0.5)
-            assert (result.timed_out, result.output) == (True, b"before\n")
-            await self.assert_still(sandbox)
-
-        self.judge(body)
-
-    def test_cancellation_ends_the_whole_tree_before_it_returns(self) -> None:
-        """Nothing acts after the cancelled call has returned."""
-
-        async def body(sandbox: Sandbox) -> None:
-            seen = asyncio.Event()
-            command = f"(setsid sh -c {quoted(HEARTBEAT)} > /dev/null 2>&1 &) ; {HEARD}; echo on; {HEARTBEAT}"
-            running = asyncio.ensure_future(sandbox.exec(command, on_output=lambda _: seen.set()))
-            await seen.wait()
-            running.cancel()
-            await raises(asyncio.CancelledError, running)
-            await self.assert_still(sandbox)
-
-        self.judge(body)
-
-    def test_a_background_process_that_holds_the_output_is_ended_and_told(self) -> None:
-        """The command's end is not delayed by a daemon that nobody waits for."""
-
-        async def body(sandbox: Sandbox) -> None:
-            command = f"(setsid sh -c {quoted(HEARTBEAT)} &); {HEARD}; echo started"
-            result = await sandbox.exec(command, timeout_seconds=30)
-            assert (result.exit_code, result.output, result.background) == (0, b"started\n", True)
-            await self.assert_still(sandbox)
-
-        self.judge(body)
-
-    def test_closing_ends_what_was_left_running(self) -> None:
-        """A process that let go of the output may go on, but not longer than its sandbox."""
-
-        async def main() -> None:
-            with tempfile.TemporaryDirectory(prefix="cairn-sandbox-") as name:
-                directory = furnished(name)
-                first = await self.factory(directory).open("test/sandbox", str(directory / "private"))
-                await first.exec(f"setsid sh -c {quoted(HEARTBEAT)} > /dev/null 2>&1 & {HEARD}")
-                await first.close()
-                await first.close()
-                second = await self.factory(directory).open("test/sandbox", str(directory / "private"))
-                await self.assert_still(second)
-                await second.close()
-
-        asyncio.run(main())
-
-    def test_closing_ends_what_runs(self) -> None:
-        """Whoever awaits the command gets an answer, and nothing of it acts after `close` has returned."""
-
-        async def main() -> None:
-            with tempfile.TemporaryDirectory(prefix="cairn-sandbox-") as name:
-                directory = furnished(name)
-                first = await self.factory(directory).open("test/sandbox", str(directory / "private"))
-                seen = asyncio.Event()
-                command = f"({HEARTBEAT}) & {HEARD}; echo on; wait"
-                running = asyncio.ensure_future(first.exec(command, on_output=lambda _: seen.set()))
-                await seen.wait()
-                await first.close()
-                second = await self.factory(directory).open("test/sandbox", str(directory / "private"))
-                await self.assert_still(second)
-                await second.close()
-                async with asyncio.timeout(10):
-                    await asyncio.wait([running])
-                assert running.exception() is not None or running.result().exit_code != 0
-
-        asyncio.run(main())
-
     def test_a_closed_sandbox_runs_nothing(self) -> None:
         """It says that it is closed."""
 
         async def body(sandbox: Sandbox) -> None:
             await sandbox.close()
             await raises(SandboxError, sandbox.exec("echo"))
-
-        self.judge(body)
-
-    def test_commands_run_beside_each_other(self) -> None:
-        """Two that wait for each other's files end; neither sees the other's output."""
-
-        async def body(sandbox: Sandbox) -> None:
-            meet = "touch {0}; while [ ! -e {1} ]; do sleep 0.01; done; echo {0}"
-            one, two = await asyncio.gather(
-                sandbox.exec(meet.format("one", "two"), timeout_seconds=20),
-                sandbox.exec(meet.format("two", "one"), timeout_seconds=20),
-            )
-            assert (one.output, two.output) == (b"one\n", b"two\n")
 
         self.judge(body)
 
