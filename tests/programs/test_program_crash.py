@@ -108,7 +108,7 @@ def play(crashes: Sequence[Crash] = (), deadly: Sequence[int] = (), *, forget: b
                 while not result.done():
                     for question in await client.questions("one"):
                         with suppress(Conflict, NotFound):
-                            await client.answer("one", question.fiber, question.name, question.digest, {"approve": True})
+                            await client.answer("one", question.fiber, question.name, question.digest, {"answer": "approve"})
                     await asyncio.wait({result}, timeout=0.005)
 
         died = True

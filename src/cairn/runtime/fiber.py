@@ -124,6 +124,7 @@ class Fiber:
         timeout: float | None = None,
         announce: bool = False,
         also: Callable[[], Sequence[r.Record]] = tuple,
+        blobs: Callable[[], Sequence[str]] = tuple,
     ) -> T:
         """Run `callback` once and record its result; when the step is known, the record answers instead.
 
@@ -133,12 +134,13 @@ class Fiber:
         began, for `interrupted`. A callback with a parameter is given a `Try`.
 
         A try that raises, or takes longer than `timeout` seconds, is repeated as `retry` says; the wait in between parks.
-        `also` gives records that become facts together with the result. *Cancelled*: nothing is recorded.
+        `also` gives records that become facts together with the result, `blobs` what those refer to.
+        *Cancelled*: nothing is recorded.
         *Raises* what the callback raised (recorded only when it is NonRetryable), StepFailed, StepNameReused, StepUnknown,
         TimeoutError, Fenced.
         """
         self._take("step", f"{scope}\x1f{name}", name)
-        found = await run_step(self, Step(name, callback, repeat, scope, retry, timeout, announce, also))
+        found = await run_step(self, Step(name, callback, repeat, scope, retry, timeout, announce, also, blobs))
         return msgspec.json.decode(found, type=type)  # type: ignore[no-any-return]
 
     def key(self, name: str, scope: str = "") -> str:
@@ -177,8 +179,11 @@ class Fiber:
             raise WaitExpired(f"no signal '{event}' came for fiber '{self.id}' in time")
         return msgspec.json.decode(came.value, type=type)
 
-    async def ask(self, name: str, question: Any = None, *, expires: float = ANSWER_SECONDS) -> Answer:
-        """What somebody answers to `question` (JSON, shown to them): the first answer to exactly this, by whoever gives it.
+    async def ask(
+        self, name: str, question: Any = None, *, expires: float | None = ANSWER_SECONDS, by: Sequence[str] = ()
+    ) -> Answer:
+        """What somebody answers to `question` (JSON, shown to them): the first answer to exactly this, by whoever gives it, or
+        by one of `by`.
 
         An answer is bound to the name and to the digest of the question. *Raises* WaitExpired after `expires` seconds.
         """
@@ -186,8 +191,8 @@ class Fiber:
         came = self.state.came.get(name)
         if came is None:
             raw = msgspec.json.encode(question, order="sorted")
-            until = self.instance.clock.wall() + expires
-            came = await self._wait(name, "answer", until, digest=digest_of(raw), request=msgspec.Raw(raw))
+            until = None if expires is None else self.instance.clock.wall() + expires
+            came = await self._wait(name, "answer", until, digest=digest_of(raw), request=msgspec.Raw(raw), by=tuple(by))
         if came.timed_out:
             raise WaitExpired(f"nobody answered '{name}' of fiber '{self.id}' in time")
         return Answer(bytes(came.value), came.by, came.at)
@@ -261,10 +266,11 @@ class Fiber:
         event: str = "",
         digest: str = "",
         request: msgspec.Raw = r.NULL,
+        by: tuple[str, ...] = (),
     ) -> Came:
         now = self.instance.clock.wall()
         waiting = r.FiberWaiting(
-            fiber=self.id, name=name, at=now, on=on, until=until, event=event, digest=digest, request=request
+            fiber=self.id, name=name, at=now, on=on, until=until, event=event, digest=digest, request=request, by=by
         )
         runtime = self.instance.runtime
         if on == "signal" and any(s.name == event and s.fiber in (None, self.id) for s in runtime.signals):

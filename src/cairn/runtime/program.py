@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cairn.errors import UsageError
+from cairn.runtime import records as r
+from cairn.runtime.settings import ANSWER_SECONDS
 from cairn.runtime.step import StepRepeat
 
 if TYPE_CHECKING:
@@ -83,6 +85,12 @@ class FunctionCall:
     """The same at every repeat of this call: pass it on as the idempotency key of whatever you ask of the outside."""
     name: str
     """Of its step: what it waits for is named after it, so that the names stay apart."""
+    also: list[r.Record] = field(default_factory=list)
+    """What becomes a fact together with the call's outcome: a function that does not wait may add to it …"""
+    blobs: list[str] = field(default_factory=list)
+    """… and say what content that refers to."""
+    ended: list[Callable[[], None]] = field(default_factory=list)
+    """Called once the outcome is in the log, or it is certain that it will not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,10 @@ class Function:
     waits: bool = False
     approval: Callable[[FunctionCall], str | bool | None] | None = None
     """Why a person has to say yes first: a reason or True; None or False when nobody has to."""
+    approval_seconds: float | None = ANSWER_SECONDS
+    """How long there is for that; None: for ever."""
+    approvers: tuple[str, ...] = ()
+    """Who may say so; empty: whoever may answer here."""
     stub: str = ""
     """Its declaration for the type checker and for whoever writes programs: `async def name(…) -> …: …`."""
 

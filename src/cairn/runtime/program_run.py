@@ -19,7 +19,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,14 +45,11 @@ from cairn.runtime.program import (
 from cairn.runtime.program_pool import SLEEP, Asked, Blocked, Interpreters, Session, Turn
 from cairn.runtime.step import error_info
 
-#: What a person's answer to an approval may be.
-_NO = "PermissionError"
-
 
 class Approval(msgspec.Struct, frozen=True):
-    """A person's answer to a call that asked for one."""
+    """A person's answer to a call that asked for one, as JSON: `{"answer": "approve"}`, or `reject` and a reason."""
 
-    approve: bool
+    answer: Literal["approve", "reject"]
     reason: str = ""
 
 
@@ -286,13 +283,17 @@ class _Run:
             return None
         question = {"function": call.function, "arguments": call.arguments, "reason": reason if isinstance(reason, str) else ""}
         try:
-            answer = await self.fiber.ask(f"approve {call.name}", question)
+            answer = await self.fiber.ask(
+                f"approve {call.name}", question, expires=function.approval_seconds, by=function.approvers
+            )
             given = answer.value(Approval)
         except WaitExpired:
             return PermissionError("nobody approved it in time")
         except msgspec.ValidationError:
             return PermissionError("it was answered with something that is neither yes nor no")
-        return None if given.approve else PermissionError(f"a person said no: {given.reason or 'no reason was given'}")
+        if given.answer == "approve":
+            return None
+        return PermissionError(f"a person said no: {given.reason or 'no reason was given'}")
 
     async def _step(self, call: FunctionCall, entry: str, function: Function) -> Outcome:
         """Made inside the step: a `keyed` or `never` call only once its intent is durable (S8)."""
@@ -307,12 +308,23 @@ class _Run:
             return self._given(call.number, value=value)
 
         try:
-            return await self.fiber.step(entry, make, repeat=function.repeat, scope=self._name, type=Outcome)
+            return await self.fiber.step(
+                entry,
+                make,
+                repeat=function.repeat,
+                scope=self._name,
+                type=Outcome,
+                also=lambda: call.also,
+                blobs=lambda: call.blobs,
+            )
         except StepUnknown:
             text = (
                 f"whether {call.function} happened is unknown: the process ended while it ran. Find out before you do it again"
             )
             return await self._complete(call, entry, Outcome(self._turn(call.number), error="OutcomeUnknown", message=text))
+        finally:
+            for tell in call.ended:
+                tell()
 
     async def _record(self, call: FunctionCall, entry: str, *, value: Any = None, error: Exception | None = None) -> Outcome:
         async def decide() -> Outcome:

@@ -54,6 +54,8 @@ class Step:
     timeout: float | None = None
     announce: bool = False
     also: Callable[[], Sequence[r.Record]] = tuple
+    blobs: Callable[[], Sequence[str]] = tuple
+    """What the records of `also` refer to."""
 
     def __post_init__(self) -> None:
         if self.repeat == "never" and self.retry is not None:
@@ -156,7 +158,8 @@ async def _failed(fiber: Fiber, step: Step, retry: r.Retry, tries: int, error: E
 
 async def _complete(fiber: Fiber, step: Step, *, result: msgspec.Raw = r.NULL, error: r.ErrorInfo | None = None) -> None:
     completed = r.StepCompleted(fiber=fiber.id, name=step.name, scope=step.scope, result=result, error=error)
-    await fiber.instance.together.append([completed, *(step.also() if error is None else ())])
+    also, blobs = (step.also(), step.blobs()) if error is None else ((), ())
+    await fiber.instance.together.append([completed, *also], blobs=blobs)
 
 
 def _recorded(name: str, step: StepState) -> bytes:

@@ -29,8 +29,9 @@ _WORK = (r.FiberStashed, r.StepStarted, r.StepTried, r.StepCompleted, r.FiberWai
 class _Entry:
     """An append that waits for its turn."""
 
-    def __init__(self, records: Sequence[r.Record], written: asyncio.Future[int]) -> None:
+    def __init__(self, records: Sequence[r.Record], blobs: Sequence[str], written: asyncio.Future[int]) -> None:
         self.records = records
+        self.blobs = blobs
         self.written = written
 
     @property
@@ -48,23 +49,23 @@ class Together:
         self._is_writing = False
         self._task: asyncio.Task[None] | None = None
 
-    async def append(self, records: Sequence[r.Record]) -> int:
+    async def append(self, records: Sequence[r.Record], *, blobs: Sequence[str] = ()) -> int:
         """As `Instance.append` of a fact: the records are in the log and folded; their ordinal.
 
         *Cancelled*: nothing is written, or the batch is written and folded. *Raises* as that."""
         if self._is_writing:
-            return await self._join(records)
+            return await self._join(records, blobs)
         self._is_writing = True
         try:
-            return await self._instance.append(records)
+            return await self._instance.append(records, blobs=blobs)
         finally:
             self._is_writing = False
             if self._waiting:
                 self._is_writing = True
                 self._task = asyncio.create_task(self._write())
 
-    async def _join(self, records: Sequence[r.Record]) -> int:
-        entry = _Entry(records, asyncio.get_running_loop().create_future())
+    async def _join(self, records: Sequence[r.Record], blobs: Sequence[str]) -> int:
+        entry = _Entry(records, blobs, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         try:
             return await asyncio.shield(entry.written)
@@ -94,7 +95,9 @@ class Together:
 
     async def _commit(self, batch: Sequence[_Entry]) -> None:
         try:
-            ordinal = await self._instance.append([record for entry in batch for record in entry.records])
+            blobs = dict.fromkeys(blob for entry in batch for blob in entry.blobs)
+            records = [record for entry in batch for record in entry.records]
+            ordinal = await self._instance.append(records, blobs=tuple(blobs))
         except FiberFailed as error:
             if len(batch) == 1:
                 batch[0].written.set_exception(error)
