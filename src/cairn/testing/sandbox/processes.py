@@ -1,4 +1,4 @@
-"""Real processes: told before they begin, beside each other, and dead when they are ended. And what a system has beside files."""
+"""Real processes: told before they begin, side by side, dead when they are ended; and what a system has beside files."""
 
 from __future__ import annotations
 
