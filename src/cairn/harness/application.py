@@ -103,6 +103,11 @@ class AgentApplication:
             return None
         return r.ErrorInfo(kind="unknown_method", message=f"agent '{self.kind}' has no method '{fiber.method}'")
 
+    def shown(self, state: Conversation) -> msgspec.Raw | None:
+        """The state as connected clients see it, defaults and all; None: the agent declares none."""
+        declared = self.agent.state_type
+        return None if declared is None else msgspec.Raw(msgspec.json.encode(declared.load(state.values)))
+
     async def tidy(self, instance: Instance) -> None:
         """The deltas of settled answers are merged."""
         decoder = r.decoder(self.records)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import NotFound, StoreCorrupt, StoreError
+from cairn.errors import NotFound, StoreCorrupt, StoreError, UsageError
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
@@ -116,7 +116,7 @@ class Following:
             except NotFound:
                 self._tell_all(Closed(GONE, f"{self._address} was destroyed"))
                 return
-            except StoreCorrupt as error:
+            except (StoreCorrupt, UsageError) as error:
                 logger.error("%s cannot be followed any further: %s", self._address, error)
                 self._tell_all(Closed(BROKEN, "the log cannot be read"))
                 return
