@@ -176,9 +176,13 @@ class Activation:
     # --- connections
 
     async def _replace(self, call: r.Call) -> None:
-        """A client that came back before its old socket was known to be gone: that one is over first."""
+        """A client that came back before its old socket was known to be gone: that one is over first. *Raises* Refused: the id is
+        another caller's."""
         known = self.instance.runtime.connections.get(call.connection)
         if known is not None and known.token != call.token:
+            if known.by != call.by:
+                # Frames are addressed by the id, which its client chose: nobody takes another one's.
+                raise Refused(f"connection '{known.id}' of {self.instance.address} is somebody else's")
             await self._over(known.id, known.token, REPLACED, "replaced by a new connection")
 
     async def lost(self, dead: Sequence[tuple[str, str]]) -> None:
@@ -199,10 +203,6 @@ class Activation:
 
     async def _connect(self, draft: Draft, invocation: Invocation) -> None:
         opening, request = msgspec.json.decode(invocation.arguments, type=tuple[r.ConnectionOpened, Request])
-        known = self.instance.runtime.connections.get(opening.connection)
-        if known is not None and known.by != opening.by:
-            # Frames are addressed by the id, which its client chose: nobody takes another one's.
-            raise Refused(f"connection '{opening.connection}' of {self.instance.address} is somebody else's")
         connection = draft.open(opening)
         connection.readonly = connection.readonly or bool(self.object.readonly(connection, request))
         connection.protocol = connection.protocol and bool(self.object.protocol(connection, request))

@@ -16,6 +16,7 @@ import msgspec
 
 from cairn.errors import (
     CairnError,
+    CallInterrupted,
     Denied,
     NotFound,
     ObjectError,
@@ -147,21 +148,35 @@ def _is_line(text: str) -> bool:
 
 async def converse(service: Service, socket: Socket, target: Target) -> None:
     """The client is connected to the object until one of them ends it."""
-    connection = Connection(
-        socket.id,
-        socket.request.own_url(),
-        readonly=not socket.may(Grant.SEND),
-        by=socket.identity.name,
-    )
-    address = target.address
-    attachment = await service.objects.connect(address.kind, address.id, connection, target.request, tenant=address.tenant)
-    line = _Line(service, socket, attachment)
+    with service.sockets.only(target.address, socket):
+        attachment = await _attached(service, socket, target)
+        if attachment is None:
+            return
+        line = _Line(service, socket, attachment)
+        try:
+            await line.greet(target.name, target.kind)
+            await line.run()
+        finally:
+            code, reason = socket.end or (1006, "")
+            await asyncio.shield(_leave(attachment, code, reason))
+
+
+async def _attached(service: Service, socket: Socket, target: Target) -> Attachment | None:
+    """The client's place at the object; None: it was told why it has none."""
+    by, address = socket.identity.name, target.address
+    connection = Connection(socket.id, socket.request.own_url(), readonly=not socket.may(Grant.SEND), by=by)
+    connecting = service.objects.connect(address.kind, address.id, connection, target.request, tenant=address.tenant)
     try:
-        await line.greet(target.name, target.kind)
-        await line.run()
-    finally:
-        code, reason = socket.end or (1006, "")
-        await asyncio.shield(_leave(attachment, code, reason))
+        return await connecting
+    except (Refused, Denied, RemoteError, NotFound) as error:
+        socket.finish(POLICY, f"refused: {error}")
+    except (CallInterrupted, StoreError, TimeoutError) as error:
+        socket.finish(TRY_LATER, str(error))
+    except Exception as error:
+        ref = service.app.ids.new("err")
+        logger.error("%s: a client could not be connected (%s)", address, ref, exc_info=error)
+        socket.finish(FAILED, f"internal_error: It was logged under {ref}.")
+    return None
 
 
 async def _leave(attachment: Attachment, code: int, reason: str) -> None:

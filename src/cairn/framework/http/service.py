@@ -15,6 +15,7 @@ from cairn.framework.http.presence import Stopping
 from cairn.framework.http.quota import Quota
 from cairn.framework.http.request import Request
 from cairn.framework.http.snapshots import Snapshots
+from cairn.framework.http.sockets import Sockets
 from cairn.framework.http.titles import Titles
 from cairn.harness.agent import Agent
 from cairn.harness.handle import ConversationHandle
@@ -36,6 +37,7 @@ class Service:
         self.snapshots = Snapshots(app.store, limits)
         self.titles = Titles(app.store, limits)
         self.frames = Frames(app.store, self.snapshots, limits)
+        self.sockets = Sockets()
         self.stopping = Stopping()
         """Set when the server stops: live readers are let go, and come back to the next one."""
 

@@ -10,8 +10,8 @@ ends a stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +20,7 @@ from cairn.framework.http import problems
 from cairn.framework.http.auth import Grant, Identity
 from cairn.framework.http.problems import Problem
 from cairn.framework.http.responses import JSON, Message, Receive, Scope, Send, encoded
-from cairn.framework.http.streams import EARLY_SECONDS
+from cairn.runtime.storage.store import Address
 
 if TYPE_CHECKING:
     from cairn.framework.http.request import Request
@@ -163,6 +163,30 @@ class Socket:
                     await self._send(closing(*self._end))
 
 
+class Sockets:
+    """The sockets of this process, by what they are about and what their clients call them."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[Address, str], Socket] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextmanager
+    def only(self, address: Address, socket: Socket) -> Iterator[None]:
+        """Inside the block it is the only one of its caller's with that id; one before it, perhaps half open, is closed."""
+        key = (address, socket.id)
+        before = self._held.get(key)
+        if before is not None and before.identity.name == socket.identity.name:
+            before.finish(POLICY, "the same connection was opened again")
+        self._held[key] = socket
+        try:
+            yield
+        finally:
+            if self._held.get(key) is socket:
+                del self._held[key]
+
+
 @asynccontextmanager
 async def opened(service: Service, request: Request, receive: Receive, send: Send) -> AsyncIterator[Socket]:
     """The socket is open inside of the block, as long as its credential holds and the server goes on; it is closed after it.
@@ -191,7 +215,7 @@ async def _watch(service: Service, socket: Socket) -> None:
     """A credential that does not hold any more ends it, soon."""
     clock, every = service.app.clock, service.limits.identity_recheck_seconds
     while socket.end is None:
-        await clock.sleep(max(EARLY_SECONDS, every))
+        await clock.sleep(every)
         if not await service.authenticator.still_valid(socket.identity):
             socket.finish(POLICY, "unauthorized: the credential does not hold any more")
 
