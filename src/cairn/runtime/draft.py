@@ -193,7 +193,7 @@ class Draft:
     def committed(self) -> None:
         """What was staged is in the log: go on from there."""
         self._fields = dict(self.instance.state.fields)
-        value, before = self._value, self._before
+        value = self._value
         for connection in self._connections.values():
             connection.is_changed = False
         connections, self.opening, self.closing = self._connections, None, None
@@ -220,7 +220,7 @@ class Draft:
             raise UsageError(f"the handler of {self.instance.address} has ended; what it left behind can change nothing")
 
     def _refuse_readonly(self) -> None:
-        id = self.call.connection if self.call is not None else ""
+        id = self.call.connection if self.call is not None and self.call.what in _FROM_CLIENT else ""
         known = self.instance.runtime.connections.get(id)
         if known is not None and known.readonly:
             raise Denied("Connection is readonly")
@@ -257,6 +257,9 @@ def only_frames(records: Sequence[r.Record]) -> bool:
     """Whether nothing is lost for good with these: they concern sockets, which a machine that fails has lost too."""
     return all(isinstance(record, _OF_SOCKETS) for record in records)
 
+
+#: Calls that do what a client says. That it came or went is no word of its own.
+_FROM_CLIENT = ("call", "stream", "message", "set_state")
 
 _OF_SOCKETS = (r.ObjectSent, r.ConnectionOpened, r.ConnectionChanged, r.ConnectionClosed)
 

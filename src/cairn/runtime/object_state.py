@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -85,7 +85,7 @@ class StateShape(Generic[S]):
     def load(self, fields: Mapping[str, msgspec.Raw]) -> S:
         """A fresh value that shares nothing. *Raises* StoreCorrupt for a stored field that the class cannot hold."""
         try:
-            return self._decode(_joined(fields))
+            return self._whole(self._decode(_joined(fields)))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreCorrupt(
                 f"the stored state of {self._owner} does not fit {self.cls.__name__}: {error}. Give the field a type that holds "
@@ -94,7 +94,20 @@ class StateShape(Generic[S]):
 
     def read(self, whole: bytes) -> S:
         """A value somebody sent. *Raises* msgspec.MsgspecError."""
-        return self._decode(whole)
+        return self._whole(self._decode(whole))
+
+    def _whole(self, value: S) -> S:
+        """With the defaults in the instance itself: a decoded dataclass has those of its class, and would be encoded without."""
+        held = getattr(value, "__dict__", None)
+        if held is not None and len(held) < len(self._names):
+            for name in self._names:
+                held.setdefault(name, getattr(value, name))
+        return value
+
+    def encode(self, fields: Mapping[str, msgspec.Raw]) -> msgspec.Raw:
+        """The state as JSON, every field of it."""
+        whole = self.dump(self.load(fields))
+        return msgspec.Raw(_joined({name: msgspec.Raw(text) for name, text in whole.items()}))
 
     def dump(self, value: S) -> dict[str, bytes]:
         """Every field as JSON. *Raises* UsageError for what is none."""
