@@ -14,7 +14,7 @@ import os
 import shutil
 import stat as modes
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -76,7 +76,10 @@ class Places:
                 return found.path
         except (FileNotFoundError, NotADirectoryError):
             folder, name = os.path.split(path.rstrip("/"))
-            return os.path.normpath(os.path.join(self.real_path(folder), name))
+            there = os.path.normpath(os.path.join(self.real_path(folder), name))
+            if not any(_names(there)[: len(root)] == root for root in self._roots):
+                raise outside(path, self._roots) from None
+            return there
 
     # ------------------------------------------------------------------ operations
 
@@ -205,7 +208,7 @@ class _Walk:
         if any(root[: len(names)] == names for root in self._roots):
             self._way.append((name, None))
             return True
-        raise self._outside(path)
+        raise outside(path, self._roots)
 
     def _open(self, path: str, name: str, is_last: bool) -> int | None:
         """One name below where we are; None if it is the last one and nothing is there."""
@@ -230,7 +233,7 @@ class _Walk:
     def _arrived(self, path: str) -> Found:
         here = self._here()
         if here is None:
-            raise self._outside(path)
+            raise outside(path, self._roots)
         parent = self._way[-2][1] if tuple(name for name, _ in self._way) not in self._roots else None
         return Found(self._path(), parent, self._way[-1][0], here)
 
@@ -240,9 +243,11 @@ class _Walk:
     def _path(self, *more: str) -> str:
         return "/" + "/".join((*(name for name, _ in self._way), *more))
 
-    def _outside(self, path: str) -> SandboxError:
-        places = ", ".join(sorted("/" + "/".join(root) for root in self._roots))
-        return SandboxError(f"{path} leads outside of the sandbox's files ({places}); what the system has, commands can show")
+
+def outside(path: str, roots: Iterable[tuple[str, ...]]) -> SandboxError:
+    """The error for a path that leads to none of the places."""
+    places = ", ".join(sorted("/" + "/".join(root) for root in roots))
+    return SandboxError(f"{path} leads outside of the sandbox's files ({places}); what the system has, commands can show")
 
 
 def _names(path: str) -> tuple[str, ...]:
