@@ -1,7 +1,8 @@
 """X5 and X11: every route of the table, asked by everybody who should not be answered, and by those who should.
 
 Method: the cases are generated from `routes.ROUTES`: a route that is added is tested by being there. One App with tokens, one
-conversation that belongs to the tenant `default`, and a caller of each kind.
+conversation and one object that belong to the tenant `default`, and a caller of each kind. A route that is opened as a
+WebSocket is asked for both.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from typing import Any
 
 import pytest
 from tests.http.callers import Answer, ask
+from tests.objects.knocking import knock
+from tests.objects.rooms import Room
 
 from cairn import Agent, App
 from cairn.framework.http.auth import OPEN, Grant
 from cairn.framework.http.routes import ROUTES, Route
+from cairn.framework.http.sockets import WEBSOCKET
 from cairn.framework.http.tokens import Tokens, create
 from cairn.testing.scripted import ScriptedModel
 
 ALL = tuple(Grant)
-GUARDED = [route for route in ROUTES if route.grant is not OPEN]
+GUARDED = [route for route in ROUTES if route.grant is not OPEN and route.method != WEBSOCKET]
+#: What is opened as a WebSocket: a conversation, and an object.
+OPENED = [(route, kind) for route in ROUTES if route.method == WEBSOCKET for kind in ("echo", "room")]
 #: Sending last: it makes a conversation where there was none.
 OF_A_CONVERSATION = sorted((r for r in GUARDED if "{id}" in r.path), key=lambda route: route.grant is Grant.SEND)
 
@@ -32,7 +38,7 @@ def name_of(route: Route) -> str:
 
 @dataclass
 class House:
-    """An open App, its conversation `echo/secret`, and tokens by what they are for."""
+    """An open App, its conversation `echo/secret`, its object `room/secret`, and tokens by what they are for."""
 
     app: App
     tokens: dict[str, str]
@@ -42,9 +48,21 @@ class House:
         headers = {"authorization": f"Bearer {self.tokens[who]}"} if who else {}
         return await ask(self.app, route.method, path_of(route, id), body_of(route), headers, **more)
 
+    async def open(self, who: str, kind: str, id: str = "secret") -> tuple[int, str] | list[dict[str, Any]]:
+        """How the WebSocket is closed, or the frames its client is greeted with."""
+        headers = {"authorization": f"Bearer {self.tokens[who]}"} if who else {}
+        async with knock(self.app, f"/agents/{kind}/{id}", headers) as line:
+            await line.until(lambda: line.said("cf_agent_mcp_servers") or line.task.done())
+            return line.frames or line.closed or (line.status, "")
+
 
 def path_of(route: Route, id: str) -> str:
-    path = route.path.replace("{kind}", "echo").replace("{id}", id).replace("{attachment}", "att_1").replace("{rest…}", "x")
+    path = (
+        route.path.replace("{kind}", "room" if route.is_object else "echo")
+        .replace("{id}", id)
+        .replace("{attachment}", "att_1")
+        .replace("{rest…}", "x")
+    )
     return f"{path}?view=history" if path.endswith(id) and route.method == "GET" else path
 
 
@@ -68,13 +86,14 @@ CALLERS: dict[str, dict[str, Any]] = {
 def in_house(main: Callable[[House], Awaitable[None]]) -> None:
     async def run() -> None:
         echo = Agent("echo", model=ScriptedModel(lambda request: "I heard you."))
-        app = App(agents=[echo], store=":memory:", auth=Tokens(), console=True)
+        app = App(agents=[echo], objects=[Room], store=":memory:", auth=Tokens(), console=True)
         async with app:
             tokens = {name: await create(app.store, app.clock, name, **given) for name, given in CALLERS.items()}
             tokens["wrong"] = tokens["admin"][:-2] + "xx"
             house = House(app, tokens)
             receipt = await app.conversation(echo, "secret").send("the secret")
             await receipt.reply()
+            await app.object(Room, "secret").add(7)
             await main(house)
 
     asyncio.run(run())
@@ -98,11 +117,22 @@ def test_nobody_is_let_in_without_a_valid_token(who: str) -> None:
     in_house(main)
 
 
+@pytest.mark.parametrize("who", ["", "wrong", "expired"])
+def test_nobody_gets_a_socket_without_a_valid_token(who: str) -> None:
+    """X5: the same words for none, a wrong and an expired one, whatever is asked for."""
+
+    async def main(house: House) -> None:
+        words = {await house.open(who, kind, id) for _, kind in OPENED for id in ("secret", "never-there")}  # type: ignore[misc]
+        assert words == {(1008, "unauthorized: Send a valid token: `Authorization: Bearer …`.")}
+
+    in_house(main)
+
+
 def test_without_authentication_nobody_from_outside_is_let_in() -> None:
     """X5: the default answers this machine only."""
 
     async def run() -> None:
-        async with App(agents=[Agent("echo", model=ScriptedModel(["x"]))], store=":memory:") as app:
+        async with App(agents=[Agent("echo", model=ScriptedModel(["x"]))], objects=[Room], store=":memory:") as app:
             for route in GUARDED:
                 answer = await ask(app, route.method, path_of(route, "secret"), body_of(route), client="203.0.113.9")
                 assert answer.status == 403, name_of(route)
@@ -124,23 +154,43 @@ def test_what_is_not_ones_own_is_as_if_it_were_not_there(who: str) -> None:
             assert there.status == missing.status, name_of(route)
             assert there.headers.keys() == missing.headers.keys()
             assert await state(house) == before
-            if who == "another tenant's" and route.grant in (Grant.SEND, Grant.ABORT):
-                # A message is what makes a conversation: another tenant's is its own, of the same name.
-                assert there.status == (202 if route.grant is Grant.SEND else 200)
+            begins = route.is_object or route.path.endswith("/get-messages")
+            if who == "another tenant's" and (begins or route.grant in (Grant.SEND, Grant.ABORT)):
+                # A message is what makes a conversation, any request an object, and a chat client asks before there is one:
+                # another tenant's is its own, of the same name.
+                assert there.status == (202 if route.grant is Grant.SEND and not begins else 200)
                 continue
             assert there.status == 404, name_of(route)
             assert there.body.replace(b"secret", b"never-there") == missing.body
-            if route.grant in (Grant.READ, Grant.MANAGE):
+            if route.grant in (Grant.READ, Grant.MANAGE) and not begins:
                 assert (await house("admin", route, id="never-there")).body == missing.body
 
     in_house(main)
 
 
-async def state(house: House) -> tuple[bytes, list[Any]]:
+@pytest.mark.parametrize("who", ["another tenant's", "another conversation's", "another agent's"])
+def test_a_socket_shows_nothing_of_what_is_not_ones_own(who: str) -> None:
+    """S12, X11: another tenant's is its own of that name; the others hear what they would if it were not there."""
+
+    async def main(house: House) -> None:
+        before = await state(house)
+        for _, kind in OPENED:
+            there, missing = await house.open(who, kind), await house.open(who, kind, "never-there")
+            assert str(there).replace("secret", "never-there") == str(missing)
+            assert "heard you" not in str(there) and "7" not in str(there)
+            if who != "another tenant's":
+                assert there[0] == 1008 and "stream_not_found" in there[1]
+        assert await state(house) == before
+
+    in_house(main)
+
+
+async def state(house: House) -> tuple[bytes, list[Any], int]:
     history = await house("admin", HISTORY)
     listed = await house("admin", LIST)
     assert history.status == listed.status == 200
-    return history.body, listed.json["conversations"]
+    looked = await house.app.object(Room, "secret").look()
+    return history.body, listed.json["conversations"], looked["count"]
 
 
 HISTORY = next(route for route in ROUTES if (route.method, route.path) == ("GET", "/agents/{kind}/{id}"))
@@ -180,6 +230,21 @@ def test_a_grant_opens_no_other_routes(who: str) -> None:
             if route.method != "HEAD":
                 assert answer.error == "forbidden"
                 assert f"'{route.grant}'" in answer.json["error"]["details"]
+        assert await state(house) == before
+
+    in_house(main)
+
+
+def test_a_socket_is_opened_to_those_who_may_read() -> None:
+    """X5: whoever may only read sees it; whoever may only send does not, and hears which grant is missing."""
+
+    async def main(house: House) -> None:
+        before = await state(house)
+        for _, kind in OPENED:
+            assert isinstance(await house.open("read-only", kind), list)
+            refused = await house.open("send-only", kind)
+            assert refused[0] == 1008 and "forbidden" in refused[1] and "'read'" in refused[1]
+        assert "7" in str(await house.open("read-only", "room"))
         assert await state(house) == before
 
     in_house(main)
