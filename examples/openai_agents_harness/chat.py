@@ -3,26 +3,26 @@
     OPENAI_API_KEY=… python examples/openai_agents_harness/chat.py "Order a lamp."
 
 The harness is the SDK's; that it survives is Cairn's. Each message is a fiber, the model's answers and the tools' results are
-its steps, and the conversation is the state of the object.
+its steps, the conversation is in the object's storage, and what happens is told to every client of the object.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, ClassVar
 
 from adapter import StepConfig, Steps, this_try
 from agents import Agent, Runner, function_tool
 
-from cairn.clock import SystemClock
+from cairn import App
 from cairn.errors import FiberFailed
-from cairn.ids import SystemIds
-from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, SqliteStore, Worker
+from cairn.runtime import Connection, DurableObject, Fiber, Request, callable
+from cairn.runtime.frames import Sent, StateFrame
 
 
 @function_tool
@@ -43,29 +43,40 @@ def shop(model: str) -> Agent[None]:
 
 
 @dataclass
-class History:
-    items: list[Any] = field(default_factory=list)
+class Talk:
+    """What clients see of the conversation beside its frames."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    """By the fiber of the turn."""
 
 
-class Chat(DurableObject[History]):
+class Chat(DurableObject[Talk]):
     """One conversation with the agent."""
 
     kind = "openai-chat"
     agent: ClassVar[Agent[None]]
     tools: ClassVar[dict[str, StepConfig]] = {"price": {"repeat": "safe"}, "charge": {"repeat": "keyed"}}
 
+    @callable
+    async def say(self, text: str, key: str | None = None) -> str:
+        """The message is accepted, once by its key; the fiber of its turn."""
+        return (await self.start_fiber(type(self).turn, text, key=key)).fiber
+
     async def turn(self, fiber: Fiber, prompt: str) -> str:
         """Answer one message, after all that came before it."""
         await self._before(fiber)
-        # As it was when the turn began: the turn may be called again after it has added its own.
-        size = await fiber.step("history", lambda: len(self.state.items))
-        history = self.state.items[:size]
+        history = self._history(fiber)
         steps = Steps(fiber, tools=self.tools, show=self.show)
         said: Any = {"role": "user", "content": prompt}
         run = await Runner.run(steps.agent(self.agent), [*history, said], run_config=steps.config)
-        new = run.to_input_list()[len(history) :]
-        await self.change(fiber, "remember", lambda state: state.items.extend(new))
-        return str(run.final_output)
+        return await self._over(fiber, str(run.final_output), run.to_input_list()[len(history) :])
+
+    async def show(self, event: Any) -> None:
+        """What happens, while it happens, to all clients; a turn that is called again does not tell again what is finished."""
+        if isinstance(event, tuple):
+            await self.emit(json.dumps({"type": "tool", "tool": event[0], "output": str(event[1])}))
+        elif event.type == "response.output_text.delta":
+            await self.emit(json.dumps({"type": "text", "text": event.delta}))
 
     async def _before(self, fiber: Fiber) -> None:
         """Return once the turns that were accepted earlier are over: a conversation has one order."""
@@ -78,34 +89,47 @@ class Chat(DurableObject[History]):
             with suppress(FiberFailed):
                 await fiber.join(earlier)
 
-    async def show(self, event: Any) -> None:
-        """What happens, while it happens; a turn that is called again does not tell it again."""
-        if isinstance(event, tuple):
-            print(f"[{event[0]}: {event[1]}]", flush=True)
-        elif event.type == "response.output_text.delta":
-            print(event.delta, end="", flush=True)
+    def _history(self, fiber: Fiber) -> list[Any]:
+        """What was said in earlier turns: not in this one, which may be called again after it was kept."""
+        turns = self.storage.list("turn ")
+        return [message for key, turn in turns.items() if key < self._key(fiber) for message in turn]
+
+    async def _over(self, fiber: Fiber, answer: str, messages: list[Any]) -> str:
+        """The turn is kept, under a key of its own: if it is kept again, nothing changes."""
+        async with self.transaction() as state:
+            self.storage.put(self._key(fiber), messages)
+            state.answers[fiber.id] = answer
+        return answer
+
+    def _key(self, fiber: Fiber) -> str:
+        return f"turn {fiber.state.ordinal:012}"
 
 
-async def main(prompt: str, model: str, data: Path) -> None:
-    clock, ids = SystemClock(), SystemIds()
-    store = SqliteStore(str(data / "cairn.db"), clock=clock, ids=ids)
-    await store.open()
+async def main(prompt: str, model: str) -> None:
+    """Say one thing and show the answer as a client at the other end of a WebSocket sees it."""
     Chat.agent = shop(model)
-    chats = ObjectApplication(Chat)
-    chat = chats.handle(Client(store, chats, clock=clock, ids=ids), "demo")
-    try:
-        async with Worker(store, [chats], clock=clock, ids=ids):
-            # The same message again is the same work: that is how this program goes on after a kill.
-            receipt = await chat.start(Chat.turn, prompt, key=prompt)
-            print("\n" + await chat.result(receipt, str))
-    finally:
-        await store.close()
+    async with App(objects=[Chat]) as app:
+        client = await app.objects.connect(Chat.kind, "demo", Connection("terminal"), Request())
+        # The same message again is the same work: that is how this program goes on after a kill.
+        turn = await app.object(Chat, "demo").say(prompt, prompt)
+        answers: dict[str, str] = json.loads(bytes(client.state or b"{}")).get("answers", {})
+        frames = client.frames()
+        while turn not in answers:
+            frame = await anext(frames)
+            if isinstance(frame, Sent):
+                shown = json.loads(frame.data)
+                print(
+                    shown["text"] if shown["type"] == "text" else f"[{shown['tool']}: {shown['output']}]\n", end="", flush=True
+                )
+            elif isinstance(frame, StateFrame):
+                answers = json.loads(bytes(frame.state))["answers"]
+        print(f"\n=> {answers[turn]}")
+        await client.close(1000, "")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A durable agent of the OpenAI Agents SDK: kill it and run it again.")
     parser.add_argument("prompt", nargs="?", default="Order a lamp.")
     parser.add_argument("--model", default="gpt-5", help="as the SDK names it (default: gpt-5)")
-    parser.add_argument("--data", type=Path, default=Path(".cairn"), help="where its log is (default: .cairn)")
     options = parser.parse_args()
-    asyncio.run(main(options.prompt, options.model, options.data))
+    asyncio.run(main(options.prompt, options.model))

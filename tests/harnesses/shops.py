@@ -149,7 +149,7 @@ async def look(store: SqliteStore, world: World, requests: list[ProviderRequest]
     """The log, and what it did to those outside."""
     finished: dict[str, list[str]] = {}
     prompts: dict[str, str] = {}
-    state: dict[str, Any] = {}
+    turns: dict[str, Any] = {}
     for log in await logs_of(store):
         for row in log.rows:
             for record in r.decoder().decode(row.batch.records):
@@ -157,23 +157,24 @@ async def look(store: SqliteStore, world: World, requests: list[ProviderRequest]
                     prompts[record.fiber] = msgspec.json.decode(record.arguments)[0]
                 elif isinstance(record, r.StepCompleted):
                     finished.setdefault(prompts[record.fiber], []).append(record.name)
-                elif isinstance(record, r.StateChanged):
-                    state.update({name: msgspec.json.decode(raw) for name, raw in record.changes.items()})
+                elif isinstance(record, r.StorageChanged):
+                    turns.update({name: msgspec.json.decode(raw) for name, raw in record.puts.items()})
     assert all(len(set(names)) == len(names) for names in finished.values()), finished
     effects = Counter(event.name for event in world.effects())
     keys = {tool: {event.key for event in world.effects(tool)} for tool in TOOLS}
     done = {prompt: tuple(names) for prompt, names in finished.items()}
-    return Found(done, dict(effects), keys, Counter(map(place, requests)), shape(state))
+    return Found(done, dict(effects), keys, Counter(map(place, requests)), shape(turns))
 
 
-def shape(state: dict[str, Any]) -> list[Any]:
+def shape(turns: dict[str, list[Any]]) -> list[Any]:
     """The conversation without what differs from life to life: times, and ids the provider made."""
-    if "messages" in state:
-        parts = [part for message in state["messages"] for part in message["parts"]]
+    messages = [message for key in sorted(turns) for message in turns[key]]
+    if any("parts" in message for message in messages):
+        parts = [part for message in messages for part in message["parts"]]
         return [[part["part_kind"], part.get("tool_name"), part.get("content") or part.get("args")] for part in parts]
     return [
         [item.get("type", "message"), item.get("name"), item.get("output") or item.get("arguments") or text_of(item)]
-        for item in state.get("items", [])
+        for item in messages
     ]
 
 

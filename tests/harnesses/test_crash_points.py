@@ -112,6 +112,7 @@ def shop(request: pytest.FixtureRequest) -> Shop:
     return Shop(request.param)
 
 
+@pytest.mark.slow
 def test_a_harness_of_others_answers_as_it_does_alone(shop: Shop) -> None:
     """S1 S2 S7: four model requests and four tool calls, each once and each a step; the second message sees the first."""
     result = quiet(live(shop, ()))
@@ -119,7 +120,7 @@ def test_a_harness_of_others_answers_as_it_does_alone(shop: Shop) -> None:
     assert result.answers == ["It is on its way.", "You are welcome."]
     assert set(result.ended.requests.values()) == {1} and len(result.ended.requests) == 4
     assert result.ended.effects == {"look": 1, "charge": 1, "launch": 1, "ship": 1}
-    assert len(result.ended.finished["Order a lamp."]) == 2 + 3 + 4 + 1
+    assert len(result.ended.finished["Order a lamp."]) == 1 + 3 + 4
     assert len([part for part in result.ended.state if "lamp" in str(part)]) >= 8
 
 
