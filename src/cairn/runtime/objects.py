@@ -262,7 +262,9 @@ class Objects:
         application = self._handling(address.kind, invocation.method)
         while True:
             row = await self._row(address, born)
-            runner = await self.worker.reach(row) if self.worker is not None and key is None else None
+            runner = None
+            if self.worker is not None and key is None:
+                runner = await self.worker.reach(row, nested=bool(invocation.call.chain))
             try:
                 if runner is not None:
                     return await application.invoke(runner.instance, invocation, emit)

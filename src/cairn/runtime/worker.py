@@ -131,9 +131,10 @@ class Worker:
     def objects(self, objects: Objects) -> None:
         self._objects = objects
 
-    async def reach(self, row: InstanceRow) -> Runner | None:
+    async def reach(self, row: InstanceRow, *, nested: bool = False) -> Runner | None:
         """The instance, activated in this process; None when it is to be reached through its log: another live worker has it, or
-        this one cannot have it now. *Raises* what its activation raised, ObjectError while that is not tried again."""
+        this one cannot have it now. `nested`: somebody in memory waits for it, so it need not wait for room. *Raises* what its
+        activation raised, ObjectError while that is not tried again."""
         if self._swept == float("-inf") and self._main is not None:
             await self._sweep()
         if row.address.kind not in self.applications or (self._only is not None and not self._only(row.address)):
@@ -148,7 +149,7 @@ class Worker:
         now, due = self.clock.monotonic(), DueRow(row.n, row.address, "", 0.0, row.epoch, row.owner)
         if (trouble := self.troubles.why(due, now)) is not None:
             raise ObjectError(f"{row.address} cannot be activated and is tried again within a minute: {trouble}")
-        if row.n not in self._residents and len(self._residents) >= self.settings.instances_max:
+        if not nested and row.n not in self._residents and len(self._residents) >= self.settings.instances_max:
             self._residents.make_room(1)
             return None
         return await self._residents.reach(row)
