@@ -46,6 +46,8 @@ Json = dict[str, Any]
 
 #: Seconds between two looks for a conversation that does not exist yet: there is no log to wait at.
 BIRTH_SECONDS = 0.5
+#: Seconds in which a rewind is usually done; what a client says after it is about what there is then.
+RESET_SECONDS = 5.0
 #: Ids of streams that one socket remembers, for a client that stops one of them.
 STREAMS_MAX = 1_000
 
@@ -93,6 +95,7 @@ class View:
         self._is_stale = False
         """The client lacks a message that came from elsewhere."""
         self._expects_reset = False
+        self._was_reset = asyncio.Event()
         self._failure = ""
 
     # --- the log
@@ -268,7 +271,7 @@ class View:
     async def _replace(self, is_empty: bool) -> None:
         """The transcript is another one. Who asked for that has it already, and perhaps said something since."""
         if self._expects_reset:
-            self._expects_reset = False
+            self.expect_reset(False)
         elif is_empty:
             await self._say(frames.cleared())
         else:
@@ -387,8 +390,18 @@ class View:
         self._born.set()
 
     def expect_reset(self, expected: bool = True) -> None:
-        """This client rewinds the conversation itself, or did not."""
+        """This client rewinds the conversation itself; or it has been done, or could not be."""
         self._expects_reset = expected
+        if expected:
+            self._was_reset.clear()
+        else:
+            self._was_reset.set()
+
+    async def reset(self) -> None:
+        """What this client rewound is rewound; or no worker is there to do it soon, which is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESET_SECONDS):
+                await self._was_reset.wait()
 
     def answered(self, call: str) -> None:
         """A call was answered through this socket."""

@@ -206,6 +206,7 @@ class Writes:
         except BaseException:
             self._view.expect_reset(False)
             raise
+        await self._view.reset()
 
     async def _answer(self, answer: ToolAnswer | None) -> None:
         if answer is None:
