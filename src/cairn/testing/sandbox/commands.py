@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cairn.errors import SandboxError
-from cairn.harness.sandbox.protocol import ProcessInfo, Sandbox
+from cairn.harness.sandbox.protocol import Sandbox
 from cairn.testing.sandbox.case import Case, raises
 
 
@@ -146,20 +146,5 @@ class CommandCases(Case):
         async def body(sandbox: Sandbox) -> None:
             await sandbox.close()
             await raises(SandboxError, sandbox.exec("echo"))
-
-        self.judge(body)
-
-    def test_reaping_what_has_ended_ends_nothing(self) -> None:
-        """False, as often as one asks."""
-
-        async def body(sandbox: Sandbox) -> None:
-            seen: list[ProcessInfo] = []
-
-            async def on_started(process: ProcessInfo) -> None:
-                seen.append(process)
-
-            await sandbox.exec("true", on_started=on_started)
-            assert not await sandbox.reap(seen[0])
-            assert not await sandbox.reap(seen[0])
 
         self.judge(body)

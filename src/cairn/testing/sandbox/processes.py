@@ -149,6 +149,21 @@ class ProcessCases(Case):
 
         self.judge(body)
 
+    def test_reaping_what_has_ended_ends_nothing(self) -> None:
+        """False, as often as one asks."""
+
+        async def body(sandbox: Sandbox) -> None:
+            seen: list[ProcessInfo] = []
+
+            async def on_started(process: ProcessInfo) -> None:
+                seen.append(process)
+
+            await sandbox.exec("true", on_started=on_started)
+            assert not await sandbox.reap(seen[0])
+            assert not await sandbox.reap(seen[0])
+
+        self.judge(body)
+
     def test_what_is_no_file_is_not_read_or_written(self) -> None:
         """A pipe that nobody writes to does not hold up the reader."""
 
