@@ -20,20 +20,29 @@ class Desk:
     instance: Instance
     files: Workspace
 
-    def __init__(self, store: Store | None = None, *, id: str = "a", quota: Quota | None = None, clock: Any = None) -> None:
-        self.world = World(store, application=Toy(), clock=clock)
+    def __init__(
+        self, store: Store | None = None, *, id: str = "a", quota: Quota | None = None, beside: Desk | None = None
+    ) -> None:
+        self.world = World(beside.store if beside is not None else store, application=Toy())
+        self._shared = beside is not None
         self.id = id
         self._quota = quota
         self._lives = 0
 
     async def __aenter__(self) -> Desk:
-        await self.world.__aenter__()
+        if not self._shared:
+            await self.world.__aenter__()
         await self.world.client.accept(self.id, "run")
         await self.claim()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.world.__aexit__()
+        if not self._shared:
+            await self.world.__aexit__()
+
+    def store_of_its_own(self) -> Store:
+        """A store in memory that nothing has opened yet."""
+        return self.world.store
 
     @property
     def store(self) -> Store:
@@ -46,7 +55,7 @@ class Desk:
     async def claim(self) -> Workspace:
         """The instance has a new owner, which folded it from the store."""
         self._lives += 1
-        self.instance = await self.world.activate(self.id, worker=f"w{self._lives}")
+        self.instance = await self.world.activate(self.id, worker=f"{self.id}{self._lives}")
         self.files = Workspace.of(self.instance)
         if self._quota is not None:
             self.files.quota = self._quota

@@ -239,9 +239,9 @@ def test_a_draft_of_many_changes_is_a_directory(script: list[Step]) -> None:
                             ours = await outcome_of(draft, step)
                             assert same(step, ours, theirs), f"{step}: {_named(ours)} here, {_named(theirs)} on the machine"
                     assert await copy_of(draft) == real.everything()
-                    expected = draft.usage()
+                    expected = draft.usage()[:2]
                 assert await copy_of(desk.files) == real.everything()
-                assert desk.files.usage() == expected
+                assert desk.files.usage()[:2] == expected
                 assert nodes_of(await desk.folded()) == nodes_of(desk.instance.files.tree)
         finally:
             shutil.rmtree(root)

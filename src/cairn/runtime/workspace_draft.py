@@ -15,7 +15,7 @@ import msgspec
 
 from cairn.errors import Conflict, UsageError
 from cairn.runtime import records as r
-from cairn.runtime.files import Change, Content, Node, error, fail
+from cairn.runtime.files import Change, Content, Node, fail
 from cairn.runtime.files_overlay import Overlay
 from cairn.runtime.files_paths import bare, place
 from cairn.runtime.files_tree import Nodes
@@ -115,8 +115,7 @@ class Draft(Reading):
         else:
             stored = await self._contents.put(data, before, limit=limit)
         if stored.size > limit:
-            detail = f"{stored.size:,} bytes or more, and only {limit:,} are left of the workspace's quota of {quota.bytes:,}"
-            raise error(errno.EDQUOT, path, detail)
+            over.afford(path, stored.size - (present.size if present is not None else 0), 0, stored.size)
         return stored
 
     def _present(self, path: str) -> Node | None:
