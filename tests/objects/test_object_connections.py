@@ -357,7 +357,7 @@ def test_connections_survive_hibernation_and_their_messages_wake_the_object() ->
     assert play([Room], body) == ([], ["hello ann", "ann"])
 
 
-@pytest.mark.parametrize("asleep", [False, True])
+@pytest.mark.parametrize("asleep", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_connections_of_a_dead_process_are_closed_by_the_owner(asleep: bool) -> None:
     """L2: `on_close` with 1006, whoever owns the object by then, also when it was hibernating."""
 
