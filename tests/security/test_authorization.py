@@ -69,6 +69,8 @@ def path_of(route: Route, id: str) -> str:
 def body_of(route: Route) -> Any:
     if route.path.endswith("/fork"):
         return {"id": "copy"}
+    if route.path.endswith("/answers"):
+        return {"call": "call_1", "digest": "sha256:0", "answer": "approve"}
     return {"kind": "user", "body": "Hello."} if route.method == "POST" and route.path.endswith("{id}") else None
 
 
@@ -107,8 +109,9 @@ def test_nobody_is_let_in_without_a_valid_token(who: str) -> None:
     """X5: the same 401 for none, a wrong and an expired one, wherever it is sent."""
 
     async def main(house: House) -> None:
-        for route in GUARDED:
-            answer = await house(who, route)
+        for number, route in enumerate(GUARDED):
+            # Each from an address of its own: whoever goes on guessing from one is made to wait.
+            answer = await house(who, route, client=f"127.0.0.{number + 1}")
             assert answer.status == 401, name_of(route)
             assert answer.headers["www-authenticate"] == "Bearer"
             assert b"secret" not in answer.body
@@ -155,7 +158,8 @@ def test_what_is_not_ones_own_is_as_if_it_were_not_there(who: str) -> None:
             assert there.headers.keys() == missing.headers.keys()
             assert await state(house) == before
             begins = route.is_object or route.path.endswith("/get-messages")
-            if who == "another tenant's" and (begins or route.grant in (Grant.SEND, Grant.ABORT)):
+            is_sent = route.grant in (Grant.SEND, Grant.ABORT) and not route.path.endswith("/answers")
+            if who == "another tenant's" and (begins or is_sent):
                 # A message is what makes a conversation, any request an object, and a chat client asks before there is one:
                 # another tenant's is its own, of the same name.
                 assert there.status == (202 if route.grant is Grant.SEND and not begins else 200)
@@ -268,7 +272,7 @@ def test_who_has_every_grant_may_use_every_route(route: Route) -> None:
 
     async def main(house: House) -> None:
         answer = await house("admin", route)
-        assert answer.status < 400 or answer.error == "attachment_not_found", answer.body
+        assert answer.status < 400 or answer.error in ("attachment_not_found", "question_not_found"), answer.body
 
     in_house(main)
 

@@ -21,7 +21,7 @@ from cairn.harness.entries import Entry
 from cairn.runtime import records as r
 from cairn.runtime.client import Client
 from cairn.runtime.instance import Fold
-from cairn.runtime.state import Came, FiberState
+from cairn.runtime.state import Came, FiberState, WaitState
 
 #: Loads the conversation's fold, at the head or at an ordinal; None: nothing was ever sent to it.
 Load = Callable[[int | None], Awaitable[Fold | None]]
@@ -67,9 +67,30 @@ def open_questions(fold: Fold) -> list[h.ToolAwaiting]:
     found = []
     for asking in state.asking.values():
         fiber = fold.runtime.fibers.get(asking.submission)
-        if fiber is not None and asking.call in fiber.waits and fiber.abort is None:
+        if fiber is not None and asking.call in fiber.waits and fiber.abort is None and asking.kind != "program":
             found.append(asking)
-    return found
+    for fiber in fold.runtime.fibers.values():
+        if fiber.method == h.PROGRAM and fiber.abort is None:
+            found += [_of_program(fiber, wait) for wait in fiber.waits.values() if wait.on == "answer"]
+    return sorted(found, key=lambda asking: asking.at)
+
+
+def _of_program(fiber: FiberState, wait: WaitState) -> h.ToolAwaiting:
+    """What a program asks before a call of its own: the same question, of another fiber."""
+    asked = msgspec.json.decode(wait.request)
+    return h.ToolAwaiting(
+        submission=fiber.id,
+        turn="",
+        call=wait.name,
+        name=asked["function"],
+        arguments=msgspec.Raw(msgspec.json.encode(asked["arguments"])),
+        digest=wait.digest,
+        kind=asked.get("kind", "approval"),
+        at=wait.since,
+        until=wait.until,
+        reason=asked["reason"],
+        by=wait.by,
+    )
 
 
 def _pending(asking: h.ToolAwaiting) -> PendingCall:
@@ -144,24 +165,24 @@ class Answers:
     def _too_late(self, fold: Fold, call: str, raw: msgspec.Raw, by: str) -> AnswerReceipt:
         """What is said to an answer to something that waits for none: the first one's receipt if it is the same."""
         state: Conversation = fold.state
-        asking = state.asking.get(call)
-        if asking is not None:
-            if asking.by and by not in asking.by:
-                raise Denied(f"{self._where}: call '{call}': {by or 'nobody in particular'} may not answer it")
-            fiber = fold.runtime.fibers.get(asking.submission)
-            came = fiber.came.get(call) if fiber is not None else None
-            if came is None or came.timed_out:
-                raise Conflict(f"{self._where}: call '{call}' waits no more: {_why(fiber, came)}")
-            return self._again(fold, call, came.by, bytes(came.value) == bytes(raw))
-        entry = _entry_of(state, call)
+        asking, entry = state.asking.get(call), _entry_of(state, call)
         if entry is None:
-            raise NotFound(f"{self._where} has no call '{call}'; GET …/questions says what it asks")
+            raise NotFound(f"{self._where} has no call '{call}'; its questions say what it asks")
         answered = entry.answers.get(call)
-        if answered is None:
+        may = asking.by if asking is not None else answered.may if answered is not None else ()
+        if may and by not in may:
+            raise Denied(f"{self._where}: call '{call}': {by or 'nobody in particular'} may not answer it")
+        if answered is not None:
+            return self._again(fold, call, answered.by, answered.answer == digest_of_answer(raw))
+        if asking is None:
             result = entry.results.get(call)
             how = f"it has its outcome: {result.outcome}" if result is not None else "it asks nothing"
             raise Conflict(f"{self._where}: call '{call}' waits for no answer; {how}")
-        return self._again(fold, call, answered.by, answered.answer == digest_of_answer(raw))
+        fiber = fold.runtime.fibers.get(asking.submission)
+        came = fiber.came.get(call) if fiber is not None else None
+        if came is None or came.timed_out:
+            raise Conflict(f"{self._where}: call '{call}' waits no more: {_why(fiber, came)}")
+        return self._again(fold, call, came.by, bytes(came.value) == bytes(raw))
 
     def _again(self, fold: Fold, call: str, by: str, same: bool) -> AnswerReceipt:
         if not same:

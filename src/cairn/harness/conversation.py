@@ -351,20 +351,19 @@ def _awaiting(self: Conversation, record: h.ToolAwaiting, ordinal: int) -> None:
 
 def _answered(self: Conversation, call: str, by: str, answer: str) -> None:
     """What is remembered of an answer for as long as the conversation: who gave it, and which it was."""
-    if answer and self._unanswered is not None:
-        self.entries[self._unanswered].answers[call] = Answered(by=by, answer=answer)
+    asking = self.asking.pop(call, None)
+    if answer and asking is not None and self._unanswered is not None:
+        self.entries[self._unanswered].answers[call] = Answered(by=by, answer=answer, may=asking.by)
 
 
 def _called(self: Conversation, record: h.ToolCalled, ordinal: int) -> None:
     self.arguments[record.call] = record.arguments.copy()
-    self.asking.pop(record.call, None)
     _answered(self, record.call, record.by, record.answer)
 
 
 def _outcome(self: Conversation, record: h.ToolOutcome, ordinal: int) -> None:
     if self._unanswered is None:
         raise StoreCorrupt(f"an outcome for call '{record.call}', but no message waits for one (S14)")
-    self.asking.pop(record.call, None)
     _answered(self, record.call, record.by, record.answer)
     self.has_images = self.has_images or any(isinstance(block, Image) for block in record.content)
     self.entries[self._unanswered].results[record.call] = Result(

@@ -33,6 +33,8 @@ class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str
     answer: str
     """Its digest."""
+    may: tuple[str, ...] = ()
+    """Who might have answered."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):

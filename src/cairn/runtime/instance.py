@@ -38,6 +38,11 @@ logger = logging.getLogger("cairn.runtime")
 #: is owned, so that the work of a dead owner is found at once; hibernating sets it to when the next fiber may run.
 WAKE = "wake"
 
+#: Marks an instance that asks somebody something, so that all that do can be found without a look at the others. It never
+#: rings. Set with the question, taken back at the latest when the instance goes to sleep: who looks it up looks at the log.
+QUESTIONS = "questions"
+NEVER = 253_402_300_799.0
+
 #: What an alarm for *now* is divided by: a time long past, in the order of the requests. A wall clock that is set back after a
 #: request was taken must not put it off (L1).
 AT_ONCE_SCALE = 1e9
@@ -254,6 +259,8 @@ class Instance(Fold):
                 raise FiberFailed(refusal)  # S14
             if (refusal := self.files.refusal(records)) is not None:
                 raise Conflict(f"a change of the files of {self.address} cannot follow: {refusal}")  # S14
+            if any(isinstance(record, r.FiberWaiting) and record.on == "answer" for record in records):
+                due = (*due, Due(QUESTIONS, NEVER))
             append = Append(self.n, self._batch(records), self.epoch, durability, tuple(due), blobs=tuple(blobs))
             ordinal = await self._write(append, records)
         if self.wants_checkpoint():
@@ -364,7 +371,8 @@ class Instance(Fold):
             if self.rows_since_checkpoint > CHECKPOINT_ROWS_MIN // 4:
                 await self.save_checkpoint()
             batch = self._batch([r.InstanceReleased(at=self.clock.wall())])
-            released = await self.store.release(self.n, self.epoch, batch, [wake()], expected_head=self.head)
+            due = [wake(), Due(QUESTIONS, NEVER if self.runtime.asks() else None)]
+            released = await self.store.release(self.n, self.epoch, batch, due, expected_head=self.head)
         if released:
             self.fence()
         else:

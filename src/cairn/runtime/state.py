@@ -67,6 +67,10 @@ class RuntimeState(msgspec.Struct, omit_defaults=True):
     def fiber(self, id: str) -> FiberState | None:
         return self.fibers.get(id) or self.settled.get(id)
 
+    def asks(self) -> bool:
+        """Whether somebody is asked something and has not answered."""
+        return any(wait.on == "answer" for fiber in self.fibers.values() for wait in fiber.waits.values())
+
     def unsettled(self) -> list[FiberState]:
         """In admission order."""
         return list(self.fibers.values())
@@ -170,6 +174,7 @@ def _accepted(state: RuntimeState, record: r.FiberAccepted, ordinal: int) -> Non
         retry=record.retry,
         schedule=record.schedule,
         occurrence=record.occurrence,
+        beside=record.beside,
         call=record.call,
     )
     waits.accepted(state, record)

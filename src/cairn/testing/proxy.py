@@ -82,13 +82,14 @@ class StoreProxy:
         limit: int = 100,
         newest_first: bool = False,
         before: int | None = None,
+        alarm: str | None = None,
     ) -> list[InstanceRow]:
-        arguments = (kind, tenant, after, limit, newest_first, before)
+        arguments = (kind, tenant, after, limit, newest_first, before, alarm)
         return await self.through(
             "instances",
             arguments,
             lambda: self.inner.instances(
-                kind=kind, tenant=tenant, after=after, limit=limit, newest_first=newest_first, before=before
+                kind=kind, tenant=tenant, after=after, limit=limit, newest_first=newest_first, before=before, alarm=alarm
             ),
         )
 

@@ -24,8 +24,10 @@ ERRORS: dict[str, tuple[int, str]] = {
     "agent_instance_not_found": (404, "The conversation is absent, or has another uid than the one that was given."),
     "method_not_allowed": (405, "The path takes other methods; `Allow` names them."),
     "request_timeout": (408, "The request did not arrive in time."),
+    "question_not_found": (404, "The conversation has no such call."),
     "agent_instance_exists": (409, "The conversation exists, and was to be created."),
     "submission_conflict": (409, "The idempotency key was used with another message."),
+    "answer_conflict": (409, "The answer is to other arguments, comes too late, or another one was given."),
     "payload_too_large": (413, "The body is larger than is accepted."),
     "unsupported_media_type": (415, "The body has another type than JSON."),
     "stream_offset_gone": (416, "The offset is beyond the end: the log was replaced. Read the history again."),
@@ -200,6 +202,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Stop what is unsettled",
         {200: Response("It was asked to stop; the settlements follow on the stream.", _json("Aborted"))},
         errors=BELOW_AGENT,
+    ),
+    ("GET", "/agents/{kind}/{id}/questions"): Operation(
+        "questions",
+        "What a conversation asks",
+        {200: Response("The calls that wait for an answer, the oldest first.", _json("Questions"))},
+        "A call waits for leave to run (`approval`) or for what came of it at a client (`client_tool`). The same stands in the "
+        "conversation as a data part `question:<call>`.",
+        errors=BELOW_AGENT,
+    ),
+    ("POST", "/agents/{kind}/{id}/answers"): Operation(
+        "answer",
+        "Answer a question",
+        {200: Response("The answer is durable and counts; the run goes on.", _json("Answered"))},
+        "Bound to the call and, by the digest, to the arguments that were shown. Who answers is whoever the credential names. "
+        "The same answer again changes nothing; another one is refused.",
+        body=ref("Answer"),
+        example={"call": "call_1", "digest": "sha256:9f86d081", "answer": "reject", "reason": "Too dear."},
+        errors=(*BELOW_AGENT, *WITH_BODY, "question_not_found", "answer_conflict"),
     ),
     ("GET", "/agents/{kind}/{id}/attachments/{attachment}"): Operation(
         "attachment",

@@ -131,6 +131,14 @@ def submission_conflict(submission: str) -> Problem:
     return Problem("submission_conflict", 409, "Idempotency key belongs to another message.", details, meta=meta)
 
 
+def question_not_found(details: str) -> Problem:
+    return Problem("question_not_found", 404, "There is no such question.", details)
+
+
+def answer_conflict(details: str) -> Problem:
+    return Problem("answer_conflict", 409, "The answer does not count.", details)
+
+
 def offset_gone(offset: str, next_offset: str) -> Problem:
     details = f"Offset {offset} is beyond the end of this conversation, {next_offset}; read its history again."
     meta = {"offset": offset, "nextOffset": next_offset}

@@ -10,7 +10,19 @@ from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from cairn.framework.http import attending, chat, conversation, manage, objects, openapi, page, problems, status, streams
+from cairn.framework.http import (
+    answers,
+    attending,
+    chat,
+    conversation,
+    manage,
+    objects,
+    openapi,
+    page,
+    problems,
+    status,
+    streams,
+)
 from cairn.framework.http.auth import OPEN, Grant
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
@@ -97,6 +109,8 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/agents/{kind}/{id}", Grant.READ, conversation.head),
     Route("DELETE", "/agents/{kind}/{id}", Grant.MANAGE, manage.delete),
     Route("POST", "/agents/{kind}/{id}/abort", Grant.ABORT, conversation.abort),
+    Route("GET", "/agents/{kind}/{id}/questions", Grant.READ, answers.questions),
+    Route("POST", "/agents/{kind}/{id}/answers", Grant.SEND, answers.answer),
     Route("GET", "/agents/{kind}/{id}/attachments/{attachment}", Grant.READ, conversation.attachment),
     Route("GET", "/agents/{kind}/{id}/export", Grant.MANAGE, manage.export),
     Route("POST", "/agents/{kind}/{id}/fork", Grant.MANAGE, manage.fork),

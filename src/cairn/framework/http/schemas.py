@@ -77,6 +77,8 @@ _NOT_BOTH = {
     "not": {"required": ["uid", "initialData"], "properties": {"uid": TEXT, "initialData": {"type": "object"}}},
 }
 
+_ANSWER: dict[str, Schema] = {"call": TEXT, "digest": {**TEXT, "description": "Of the arguments that were seen."}}
+
 REQUESTS: dict[str, Schema] = {
     "UserMessage": record(
         {"kind": {"const": "user"}, "body": TEXT},
@@ -107,6 +109,15 @@ REQUESTS: dict[str, Schema] = {
         },
         additionalProperties=False,
     ),
+    "Answer": {
+        "oneOf": [
+            record({**_ANSWER, "answer": {"const": "approve"}}, additionalProperties=False),
+            record({**_ANSWER, "answer": {"const": "reject"}}, {"reason": TEXT}, additionalProperties=False),
+            record({**_ANSWER, "answer": {"const": "output"}, "output": {}}, additionalProperties=False),
+            record({**_ANSWER, "answer": {"const": "error"}, "error": TEXT}, additionalProperties=False),
+        ],
+        "description": "Leave to run or not, for an `approval`; what came of it, or why it failed, for a `client_tool`.",
+    },
 }
 
 # --- what a conversation looks like ---------------------------------------------------------------------------------
@@ -219,6 +230,20 @@ _LISTED = record(
     }
 )
 
+_QUESTION = record(
+    {
+        "call": TEXT,
+        "tool": TEXT,
+        "kind": either("approval", "client_tool"),
+        "input": {"type": "object"},
+        "digest": TEXT,
+        "submissionId": TEXT,
+        "askedAt": TIME,
+        "expiresAt": maybe(TIME),
+    },
+    {"reason": TEXT, "by": {**array(TEXT), "description": "Who may answer; absent: whoever may send."}},
+)
+
 ANSWERS: dict[str, Schema] = {
     **_PARTS,
     "Message": _MESSAGE,
@@ -250,6 +275,11 @@ ANSWERS: dict[str, Schema] = {
     ),
     "Fork": record({"url": TEXT, "id": TEXT, "uid": TEXT, "offset": {**OFFSET, "description": "Where they part."}}),
     "Deleted": record({"deleted": {"const": True}}),
+    "Questions": record({"questions": array(_QUESTION)}),
+    "Answered": record(
+        {"call": TEXT, "offset": {**OFFSET, "description": "Updates after it show what comes of the answer."}},
+        {"deduplicated": {"const": True, "description": "It was given before: nothing happened twice."}},
+    ),
     "Aborted": record({"aborted": {**BOOL, "description": "There was something to abort."}}),
     "Usage": record(
         {

@@ -137,6 +137,16 @@ select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, crea
  order by n
  limit :limit
 
+-- name: find_alarmed
+-- A page of the instances that have an alarm of that name: as many rows as there are alarms are looked at, not instances.
+select i.n, i.tenant, i.kind, i.id, i.uid, i.incarnation, i.head, i.reserved, i.epoch, i.owner, i.created_at, i.forked_from, i.fork_offset, i.bytes
+  from due as d
+  join instances as i on i.n = d.n
+ where d.name = :alarm and d.n > :after and (:kind is null or i.kind = :kind) and (:tenant is null or i.tenant = :tenant)
+   and i.deleted_at is null
+ order by d.n
+ limit :limit
+
 -- name: find_newest
 -- The same from the newest down: below a number, or from the top.
 select n, tenant, kind, id, uid, incarnation, head, reserved, epoch, owner, created_at, forked_from, fork_offset, bytes

@@ -31,6 +31,13 @@ def instances(connection: Connection, kind: str | None, tenant: str | None, afte
     return [_instance(row) for row in connection.execute(query("find_page"), arguments)]
 
 
+def alarmed(
+    connection: Connection, alarm: str, kind: str | None, tenant: str | None, after: int, limit: int
+) -> list[InstanceRow]:
+    arguments = {"alarm": alarm, "after": after, "kind": kind, "tenant": tenant, "limit": limit}
+    return [_instance(row) for row in connection.execute(query("find_alarmed"), arguments)]
+
+
 def newest(
     connection: Connection, kind: str | None, tenant: str | None, after: int, before: int | None, limit: int
 ) -> list[InstanceRow]:

@@ -186,7 +186,10 @@ class SqliteStore:
         limit: int = 100,
         newest_first: bool = False,
         before: int | None = None,
+        alarm: str | None = None,
     ) -> list[InstanceRow]:
+        if alarm is not None:
+            return await self._read(lambda db: reads.alarmed(db, alarm, kind, tenant, after, limit))
         if newest_first:
             return await self._read(lambda db: reads.newest(db, kind, tenant, after, before, limit))
         return await self._read(lambda db: reads.instances(db, kind, tenant, after, limit))

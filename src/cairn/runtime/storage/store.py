@@ -86,8 +86,10 @@ class Store(Protocol):
         limit: int = 100,
         newest_first: bool = False,
         before: int | None = None,
+        alarm: str | None = None,
     ) -> list[InstanceRow]:
-        """Instances by `n`, a page at a time: rising from `after`, or with `newest_first` falling from `before`."""
+        """Instances by `n`, a page at a time: rising from `after`, or with `newest_first` falling from `before`. With `alarm`
+        only those that have an alarm of that name, whenever it rings, and always rising."""
         ...
 
     async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
