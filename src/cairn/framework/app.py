@@ -24,6 +24,7 @@ from cairn.errors import UsageError
 from cairn.framework.classes import by_kind
 from cairn.framework.config import DEFAULT_STORE, STORE_VARIABLE
 from cairn.framework.listeners import Listener, Listeners
+from cairn.framework.signing import secret_of
 from cairn.harness.agent import Agent
 from cairn.harness.application import AgentApplication
 from cairn.harness.handle import ConversationHandle, check_id
@@ -35,6 +36,7 @@ from cairn.runtime.application import Application
 from cairn.runtime.client import Client
 from cairn.runtime.object import DurableObject, ObjectApplication
 from cairn.runtime.objects import Objects
+from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address, Store
 from cairn.runtime.stub import Stub
@@ -91,6 +93,8 @@ class App:
         self._settings = settings or WorkerSettings()
         self._listeners = Listeners(listeners)
         self._models: dict[str, Model] = {}
+        self._interpreters = Interpreters()
+        self._secret: bytes | None = None
         self._agents = _by_name(agents)
         self._applications: dict[str, AgentApplication] = {}
         self._classes = by_kind(objects, self._agents)
@@ -247,6 +251,7 @@ class App:
         await self._listeners.stop()
         for model in self._models.values():
             await _let_go(model)
+        await self._interpreters.close()
         if not self._is_foreign:
             await self.store.close()
         self._store, self._worker, self._objects = None, None, None
@@ -281,7 +286,14 @@ class App:
         """What serves agents of that name."""
         known = self._known.get(agent.name)
         if known is None:
-            services = Services(resolve=self._resolve, committed=self._listeners.committed)
+            if agent.codemode is not None and self._secret is None:
+                self._secret = secret_of(self._directory, lasts=self._given != ":memory:")
+            services = Services(
+                resolve=self._resolve,
+                committed=self._listeners.committed,
+                interpreters=self._interpreters,
+                secret=self._secret or b"",
+            )
             known = self._known[agent.name] = AgentApplication(agent, services, self._directory)
         return known
 

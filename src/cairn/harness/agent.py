@@ -17,6 +17,7 @@ import msgspec
 
 from cairn.errors import UsageError
 from cairn.harness.asking import Asks, Rule
+from cairn.harness.codemode import CodeMode, codemode_of, split
 from cairn.harness.definition import (
     Instructions,
     check_name,
@@ -48,7 +49,7 @@ HookFunction = TypeVar("HookFunction", bound=Callable[..., Any])
 
 _OPTIONS = (
     "model", "instructions", "tools", "sandbox", "state", "thinking", "limits", "description", "aliases", "max_tokens",
-    "temperature", "model_settings", "schedules", "skills",
+    "temperature", "model_settings", "schedules", "skills", "codemode",
 )  # fmt: skip
 
 
@@ -79,6 +80,7 @@ class Agent(Generic[S]):
         model_settings: Mapping[str, Any] | None = None,
         schedules: Sequence[Timing] = (),
         skills: Sequence[GivenSkill] = (),
+        codemode: bool | Sequence[str] | CodeMode = False,
     ) -> None: ...
 
     @overload
@@ -100,6 +102,7 @@ class Agent(Generic[S]):
         model_settings: Mapping[str, Any] | None = None,
         schedules: Sequence[Timing] = (),
         skills: Sequence[GivenSkill] = (),
+        codemode: bool | Sequence[str] | CodeMode = False,
     ) -> None: ...
 
     def __init__(
@@ -120,6 +123,7 @@ class Agent(Generic[S]):
         model_settings: Mapping[str, Any] | None = None,
         schedules: Sequence[Timing] = (),
         skills: Sequence[GivenSkill] = (),
+        codemode: bool | Sequence[str] | CodeMode = False,
         **unknown: Any,
     ) -> None:
         self.place = _caller()
@@ -143,6 +147,7 @@ class Agent(Generic[S]):
         self.schedules = checked_schedules(self, schedules)
         self._given_skills: tuple[GivenSkill, ...] = (skills,) if isinstance(skills, (str, Skill)) else tuple(skills)
         self._skills: tuple[Skill, ...] | None = None
+        self.codemode = codemode_of(self, codemode)
         self.prepares: tuple[Callable[[Turn[Any]], None], ...] = ()
         self.message_hooks: tuple[Hook, ...] = ()
         self.stop_hooks: tuple[Hook, ...] = ()
@@ -352,6 +357,7 @@ class Agent(Generic[S]):
         if before is not None and self.state_type is not None and self.state_type.dump(state) != before:
             raise UsageError(f"{self}: a prepare function changed the state; only tools and hooks may")
         tools, added = turn.taken()
+        tools, functions = split(self.codemode, tools) if self.codemode is not None else (tools, ())
         model = checked_model(self, turn.model)
         if model is None:
             raise UsageError(f"{self} has no model; give it one: Agent(…, model='anthropic:…')")
@@ -360,6 +366,8 @@ class Agent(Generic[S]):
             instructions="\n\n".join(part for part in (written, *map(inspect.cleandoc, added)) if part),
             tools=tools,
             skills=turn.skills,
+            codemode=self.codemode,
+            functions=functions,
             thinking=checked_thinking(self, turn.thinking),
             max_tokens=self.max_tokens,
             temperature=self.temperature,

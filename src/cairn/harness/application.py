@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from cairn.errors import StoreCorrupt
+from cairn.errors import StoreCorrupt, UsageError
+from cairn.harness import program_fiber, rewinding
 from cairn.harness import records as h
-from cairn.harness import rewinding
 from cairn.harness.agent import Agent
+from cairn.harness.attempt import Attempt
 from cairn.harness.calls import LiveCall, bounded
 from cairn.harness.conversation import Conversation
 from cairn.harness.hooks import Settled
@@ -31,6 +32,7 @@ from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.instance import Instance
 from cairn.runtime.method import run_method
+from cairn.runtime.program import ProgramResult
 from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import Durability
 from cairn.runtime.workspace import Workspace
@@ -99,7 +101,7 @@ class AgentApplication:
         return None
 
     def blocked(self, fiber: FiberState) -> r.ErrorInfo | None:
-        if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK, h.REWIND):
+        if fiber.method in (h.SUBMISSION, h.SETTLED_HOOK, h.REWIND, h.PROGRAM):
             return None
         return r.ErrorInfo(kind="unknown_method", message=f"agent '{self.kind}' has no method '{fiber.method}'")
 
@@ -120,12 +122,30 @@ class AgentApplication:
         if fiber.state.method == h.REWIND:
             await rewinding.run(fiber)
             return
+        if fiber.state.method == h.PROGRAM:
+            await run_method(fiber, lambda: self._program(fiber))
+            return
         sandbox, tools = await self._sandbox(fiber)
         loop = Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent)
         try:
             await loop.run()
         finally:
             loop.close()
+            if sandbox is not None:
+                await asyncio.shield(sandbox.close())
+
+    async def _program(self, fiber: Fiber) -> ProgramResult:
+        """Run the program of a call, with the tools that the agent has now."""
+        sandbox, tools = await self._sandbox(fiber)
+        attempt = Attempt(self.agent, fiber, self.services, sandbox, tools)
+        try:
+            rendered = attempt.render(attempt.conversation.values, attempt.conversation.control.included)
+            if self.services.interpreters is None or rendered.codemode is None:
+                raise UsageError(f"{self.agent!r} runs no programs any more; write Agent(…, codemode=True)")
+            services = self.services
+            return await program_fiber.run(attempt, rendered, self.services.interpreters, services.secret)
+        finally:
+            attempt.close()
             if sandbox is not None:
                 await asyncio.shield(sandbox.close())
 

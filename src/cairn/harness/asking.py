@@ -19,7 +19,7 @@ from cairn.harness.arguments import compile_schema
 from cairn.harness.messages import ToolSpec
 from cairn.runtime.settings import ANSWER_SECONDS
 
-AskKind = Literal["approval", "client_tool"]
+AskKind = Literal["approval", "client_tool", "program"]
 OnMessage = Literal["queue", "withdraw"]
 
 #: Says of the arguments whether the call needs an approval; a text is the reason people are shown. Pure, plain, quick.
@@ -148,6 +148,7 @@ _decoder = msgspec.json.Decoder(AnyAnswer)
 FITTING: Mapping[AskKind, tuple[type[Given], ...]] = {
     "approval": (Approve, Reject),
     "client_tool": (Output, Failure, Reject),
+    "program": (),
 }
 
 

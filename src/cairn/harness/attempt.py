@@ -31,6 +31,7 @@ from cairn.harness.tools import Tool
 from cairn.harness.turn_view import Rendered
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
+from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.storage.store import Durability
 from cairn.runtime.workspace import Workspace
 
@@ -40,6 +41,10 @@ class Services:
     """What the loop is given by whoever embeds it."""
 
     resolve: Callable[[str | Model], Model]
+    interpreters: Interpreters | None = None
+    """Where programs run; None: nowhere."""
+    secret: bytes = b""
+    """What the state of programs is signed with."""
     committed: Callable[[Any, int, Sequence[r.Record]], None] = lambda instance, ordinal, records: None
     """Told of each batch of an instance at work here, in order; must not raise and must not wait."""
 

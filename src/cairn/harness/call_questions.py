@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from cairn.harness import program_fiber, recovery
 from cairn.harness import records as h
-from cairn.harness import recovery
 from cairn.harness.asking import (
     FITTING,
     AnyAnswer,
@@ -131,6 +131,10 @@ class CallQuestions:
             on_message=asks.on_message,
             output=schema,
         )
+        if asks.kind == "program":
+            code, fiber = msgspec.json.decode(arguments)["code"], program_fiber.fiber_of(awaiting.submission, call.id)
+            begun = program_fiber.accepted(awaiting.submission, call.id, code, now)
+            return [awaiting, begun, r.FiberWaiting(fiber=attempt.fiber.id, name=call.id, at=now, on="fiber", event=fiber)]
         request = msgspec.Raw(msgspec.json.encode({"kind": asks.kind, "tool": call.name}))
         waiting = r.FiberWaiting(
             fiber=attempt.fiber.id, name=call.id, at=now, on="answer", until=until, digest=digest, request=request, by=asks.by
@@ -152,6 +156,8 @@ class CallQuestions:
             is_late = asking.until is not None and came.at >= asking.until
             kind: h.CallOutcome = "expired" if is_late or asking.on_message == "queue" else "withdrawn"
             return outcome(control, call, kind, (EXPIRED if kind == "expired" else WITHDRAWN)[asking.kind], now)
+        if asking.kind == "program":
+            return self._of_program(control, call, asking)
         given = _given(asking, came)
         if isinstance(given, Approve):
             return None
@@ -159,6 +165,14 @@ class CallQuestions:
         content, is_value, kind = _content(call.name, given)
         answer = digest_of_answer(came.value)
         return msgspec.structs.replace(base, outcome=kind, content=content, is_value=is_value, by=came.by, answer=answer)
+
+    def _of_program(self, control: Control, call: CallState, asking: h.ToolAwaiting) -> r.Record:
+        """What came of the program, which has settled."""
+        fiber = self._attempt.instance.runtime.fiber(program_fiber.fiber_of(asking.submission, call.id))
+        ended = fiber.outcome if fiber is not None else None
+        text, is_error = program_fiber.told(ended or "aborted", *((fiber.result, fiber.error) if fiber else (b"", None)))
+        base = outcome(control, call, "error", "", self._attempt.now())
+        return msgspec.structs.replace(base, outcome="error" if is_error else "ok", content=fitting((Text(text=text),)))
 
     def park(self, view: View) -> list[r.Record]:
         """The submission waits for the answers and nothing else, or for a message that takes their place."""

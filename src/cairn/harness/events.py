@@ -254,6 +254,8 @@ def _failed(self: EventStream, record: h.TurnFailed, offset: int) -> Iterator[Ev
 
 
 def _awaiting(self: EventStream, record: h.ToolAwaiting, offset: int) -> Iterator[Event]:
+    if record.kind == "program":  # nobody is asked: it runs
+        return
     yield CallAsked(
         offset=offset,
         submission=record.submission,

@@ -255,7 +255,8 @@ def _failed(place: _Place, record: h.TurnFailed) -> Iterator[Chunk]:
 
 
 def _asked(place: _Place, record: h.ToolAwaiting) -> Iterator[Chunk]:
-    yield _data(place.shown.answer, question_name(record.call), question(record))
+    if record.kind != "program":  # of which nobody is asked
+        yield _data(place.shown.answer, question_name(record.call), question(record))
 
 
 def _called(place: _Place, record: h.ToolCalled) -> Iterator[Chunk]:

@@ -32,6 +32,8 @@ SUBMISSION = "submission"
 SETTLED_HOOK = "on_settled"
 #: The fiber method that rewinds the conversation; its argument is the id of the message that will be the last, or null.
 REWIND = "rewind"
+#: The method of a fiber that runs the program of a call.
+PROGRAM = "program"
 
 Repeat = Literal["never", "keyed", "safe", "resume"]
 CallOutcome = Literal["ok", "error", "unknown", "aborted", "timeout", "rejected", "expired", "withdrawn"]

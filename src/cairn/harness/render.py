@@ -28,10 +28,12 @@ REJECTED = "This call was not run: it was rejected."
 EXPIRED = {
     "approval": "This call was not run: nobody approved it in time.",
     "client_tool": "The outcome of this call did not arrive in time. It may or may not have taken effect.",
+    "program": "This program was stopped: its time was over. What its calls did stands.",
 }
 WITHDRAWN = {
     "approval": "This call was not run; it was withdrawn: the user wrote instead of approving it.",
     "client_tool": "This call was withdrawn: the user wrote before its outcome arrived. It may or may not have taken effect.",
+    "program": "This program was withdrawn: the user wrote before it ended. What its calls did stands.",
 }
 CUT_CALL = (
     "This call was not run: your message reached its maximum length, so the call may be incomplete. Make it again, in a "

@@ -149,7 +149,8 @@ _STATES = {"rejected": "rejected", "expired": "expired", "withdrawn": "withdrawn
 
 
 def _remember_asked(shown: Shown, record: h.ToolAwaiting) -> None:
-    shown.asked[record.call] = question(record)
+    if record.kind != "program":
+        shown.asked[record.call] = question(record)
 
 
 def _remember_called(shown: Shown, record: h.ToolCalled) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from cairn.errors import UsageError
+from cairn.harness.codemode import CodeMode
 from cairn.harness.function_tool import as_tool
 from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
@@ -36,6 +37,10 @@ class Rendered:
     settings: Mapping[str, Any] = field(default_factory=dict)
     skills: tuple[Skill, ...] = ()
     """Those whose catalogue is in the instructions and whose tools are among the tools."""
+
+    codemode: CodeMode | None = None
+    functions: tuple[Tool, ...] = ()
+    """What programs call; the model does not see them among its tools."""
 
     @property
     def model_spec(self) -> str:

@@ -100,6 +100,8 @@ class FiberState(msgspec.Struct, omit_defaults=True):
     """It is the call of a handler, and forgotten once it has settled."""
     chunks: int = 0
     """What that call has yielded."""
+    beside: bool = False
+    """It never waits for its turn."""
     phase: Phase = Phase.ACCEPTED
     attempt: int = 0
     """How often it was started or taken up again after an interruption; 1 during the first try."""

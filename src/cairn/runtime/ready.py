@@ -17,10 +17,13 @@ NOW = 0.0
 
 
 def candidates(runtime: RuntimeState, *, serial: bool) -> Iterator[FiberState]:
-    """Those whose turn it is: all, or the oldest (S11). One that is to be aborted never waits for its turn."""
-    for place, fiber in enumerate(runtime.unsettled()):
-        if not serial or place == 0 or fiber.abort is not None:
+    """Those whose turn it is: all, or the oldest (S11). One that is to be aborted, or runs beside the others, never waits for
+    its turn."""
+    is_first = True
+    for fiber in runtime.unsettled():
+        if not serial or is_first or fiber.beside or fiber.abort is not None:
             yield fiber
+        is_first = is_first and fiber.beside
 
 
 def ready_at(fiber: FiberState) -> float | None:

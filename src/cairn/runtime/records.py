@@ -116,6 +116,8 @@ class FiberAccepted(Record, frozen=True, tag="fiber.accepted"):
     occurrence: float | None = None
     call: Call | None = None
     """It is the call of a handler."""
+    beside: bool = False
+    """It runs beside the others where those run one at a time: one of them waits for it."""
 
 
 class FiberStarted(Record, frozen=True, tag="fiber.started"):

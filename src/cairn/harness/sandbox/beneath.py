@@ -272,7 +272,7 @@ def _expect_file(found: Found, path: str) -> None:
 
 
 def _replace(folder: int, name: str, data: bytes, before: os.stat_result | None) -> None:
-    temporary, descriptor = _create(folder)
+    temporary, descriptor = create_beside(folder)
     try:
         with open(descriptor, "wb") as file:
             if before is not None:
@@ -292,7 +292,8 @@ def _replace(folder: int, name: str, data: bytes, before: os.stat_result | None)
         os.close(listing)
 
 
-def _create(folder: int) -> tuple[str, int]:
+def create_beside(folder: int) -> tuple[str, int]:
+    """A new file in the directory, under a name that nobody has."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for number in itertools.count():
         name = f".cairn-{os.getpid()}-{number}.tmp"

@@ -1,0 +1,203 @@
+"""Code mode: instead of calling tools one by one, the model writes a program that calls them as functions.
+
+    support = Agent("support", model="…", tools=[…], codemode=True)
+
+It sees three tools: `run_program`, and `search_functions` and `describe_functions` to find out what there is. Declarations are
+not poured into the prompt: two hundred tools cost as much of it as two.
+
+Laws. What a tool demands holds in programs as outside: its repeat class, its approval, its time. The tools belong to one
+render: equal functions, equal tools, so that the request's prefix stays equal. Searching and describing are pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from cairn.errors import ToolError, UsageError
+from cairn.harness.arguments import compile_schema
+from cairn.harness.asking import Asks
+from cairn.harness.code_stubs import declaration, function_names
+from cairn.harness.messages import ToolSpec
+from cairn.harness.tools import CallContext, Tool, ToolResult
+from cairn.runtime.program import ProgramLimits
+
+RUN = "run_program"
+SEARCH = "search_functions"
+DESCRIBE = "describe_functions"
+
+#: Functions that one search shows.
+FOUND_MAX = 20
+#: Functions whose names are in the description of `search_functions`; a model that sees all names need not search.
+NAMES_SHOWN_MAX = 30
+#: Functions that one `describe_functions` declares.
+DESCRIBED_MAX = 30
+
+_RULES = """\
+Run a Python program that calls functions instead of calling tools one by one. Use it for anything that takes several calls:
+loops, filters, combining results. Functions are async: `orders = await list_orders(customer="c1")`; run independent calls
+together with `await asyncio.gather(…)`. The value of the last line is the result; print() is shown too. Types are checked
+before anything runs. There are no files, no network and no packages; of the standard library: asyncio, json, re, math,
+datetime, collections, itertools. No classes with inheritance, no generators (yield), no `with` on your own classes. A function
+that fails raises: catch it if you can go on without it. Find functions with {search} and {describe} first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeMode:
+    """How an agent uses programs: which tools are functions (all, or those named), and what a program may use."""
+
+    tools: frozenset[str] | None = None
+    limits: ProgramLimits = field(default_factory=ProgramLimits)
+
+    def takes(self, tool: Tool) -> bool:
+        """Whether the tool is a function of programs, and no tool of the model's own."""
+        return self.tools is None or tool.name in self.tools
+
+
+def codemode_of(label: object, given: Any) -> CodeMode | None:
+    """What `codemode=` of an agent stands for. *Raises* UsageError."""
+    if given is None or given is False:
+        return None
+    if given is True:
+        return CodeMode()
+    if isinstance(given, CodeMode):
+        return given
+    if isinstance(given, Collection) and not isinstance(given, str) and all(isinstance(each, str) for each in given):
+        return CodeMode(frozenset(given))
+    raise UsageError(f"{label}: codemode={given!r}; use True, the names of tools, or CodeMode(…)")
+
+
+def split(mode: CodeMode, tools: Sequence[Tool]) -> tuple[tuple[Tool, ...], tuple[Tool, ...]]:
+    """What the model sees, and what programs call. *Raises* UsageError for a name that is no tool, or is in the way."""
+    names = {tool.name for tool in tools}
+    if (missing := sorted((mode.tools or frozenset()) - names)) != []:
+        raise UsageError(f"codemode names {missing[0]!r}, which is no tool; there are: {', '.join(sorted(names)) or 'none'}")
+    functions = tuple(tool for tool in tools if mode.takes(tool))
+    if not functions:
+        return tuple(tools), ()
+    own = tuple(tool for tool in tools if not mode.takes(tool))
+    for tool in code_tools(functions):
+        if any(each.name == tool.name for each in own):
+            raise UsageError(f"a tool named {tool.name!r} is in the way of code mode; rename it")
+    return (*own, *code_tools(functions)), functions
+
+
+class _Same:
+    """Some tools, equal to the very same ones: a tool's schema has no hash."""
+
+    def __init__(self, tools: tuple[Tool, ...]) -> None:
+        self.tools = tools
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self.tools)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same) or len(other.tools) != len(self.tools):
+            return False
+        return all(one is another for one, another in zip(self.tools, other.tools, strict=True))
+
+
+def code_tools(functions: tuple[Tool, ...]) -> tuple[Tool, ...]:
+    """The three tools over these functions."""
+    return _made(_Same(functions))
+
+
+@lru_cache(maxsize=64)
+def _made(same: _Same) -> tuple[Tool, ...]:
+    functions = same.tools
+    names = function_names(tool.spec for tool in functions)
+    specs = {names[tool.name]: tool.spec for tool in functions}
+
+    async def search(context: CallContext, arguments: dict[str, Any]) -> ToolResult:
+        return ToolResult(found(specs, arguments["query"]))
+
+    async def describe(context: CallContext, arguments: dict[str, Any]) -> ToolResult:
+        return ToolResult(described(specs, arguments["names"]))
+
+    there = ", ".join(list(specs)[:NAMES_SHOWN_MAX])
+    more = len(specs) - NAMES_SHOWN_MAX
+    names_text = f"There are {len(specs)}: {there}" + (f", and {more} more." if more > 0 else ".")
+    return (
+        _tool(
+            RUN,
+            _RULES.format(search=SEARCH, describe=DESCRIBE),
+            {"code": {"type": "string", "minLength": 1, "description": "The program."}},
+            _never_run_here,
+            asks=Asks("program", None, None),
+        ),
+        _tool(
+            SEARCH,
+            f"Find functions for programs by words. {names_text}",
+            {"query": {"type": "string", "minLength": 1, "description": "Words of names and descriptions."}},
+            search,
+        ),
+        _tool(
+            DESCRIBE,
+            "The declarations of functions for programs: parameters, types, what they do.",
+            {
+                "names": {
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "minItems": 1,
+                    "maxItems": DESCRIBED_MAX,
+                    "description": "Names of functions.",
+                }
+            },
+            describe,
+        ),
+    )
+
+
+def _tool(name: str, description: str, properties: dict[str, Any], run: Any, asks: Asks | None = None) -> Tool:
+    parameters = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    spec = ToolSpec(name=name, description=description, parameters=parameters)
+    return Tool(spec=spec, run=run, validate=compile_schema(parameters), repeat="safe", asks=asks)
+
+
+async def _never_run_here(context: CallContext, arguments: dict[str, Any]) -> Any:
+    raise AssertionError("a program is a fiber of its own: its outcome is what came of that")
+
+
+# --- finding functions -----------------------------------------------------------------------------------------------
+
+
+def found(specs: dict[str, ToolSpec], query: str) -> str:
+    """The functions that fit the words best, a line each."""
+    words = set(_words(query))
+    scored = [(score, name) for name, spec in specs.items() if (score := _score(words, name, spec)) > 0]
+    best = [name for _, name in sorted(scored, key=lambda each: (-each[0], each[1]))]
+    if not best:
+        return f"No function fits {query!r}. There are {len(specs)}: {', '.join(list(specs)[:NAMES_SHOWN_MAX])}."
+    lines = [f"- {name}: {_summary(specs[name])}" for name in best[:FOUND_MAX]]
+    if len(best) > FOUND_MAX:
+        lines.append(f"({len(best) - FOUND_MAX} more fit; use other words)")
+    return "\n".join(lines)
+
+
+def described(specs: dict[str, ToolSpec], names: Sequence[str]) -> str:
+    """Their declarations. *Raises* ToolError for a name there is not."""
+    for name in names:
+        if name not in specs:
+            close = ", ".join(difflib.get_close_matches(name, specs, 3)) or "use search_functions"
+            raise ToolError(f"There is no function {name}. Similar: {close}.")
+    return "\n".join(declaration(specs[name], name) for name in dict.fromkeys(names))
+
+
+def _score(words: set[str], name: str, spec: ToolSpec) -> int:
+    """A word of the name counts most, then one that a name's word begins with, then one of the description."""
+    own, told = set(_words(name)), set(_words(spec.description))
+    near = sum(1 for word in words for each in own if each != word and (each.startswith(word) or word.startswith(each)))
+    return 10 * len(words & own) + 4 * near + 3 * len(words & told)
+
+
+def _words(text: str) -> list[str]:
+    split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
+    return [word for word in re.split(r"[^a-z0-9]+", split.lower()) if len(word) > 1]
+
+
+def _summary(spec: ToolSpec) -> str:
+    return " ".join(spec.description.split("\n\n")[0].split())[:200]

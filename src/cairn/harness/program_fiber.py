@@ -1,0 +1,207 @@
+"""The program of a `run_program` call: a fiber beside the submission that waits for it, calling the agent's tools.
+
+Laws. A tool in a program is the same tool: validated, timed, with a state and files of its own call that are committed with its
+outcome. A program whose submission has settled is ended. What the model is told of a program is one text: its result, what it
+printed, or why it failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cairn.errors import CairnError
+from cairn.harness import records as h
+from cairn.harness.calls import LiveCall, outcome_of, state_change
+from cairn.harness.code_stubs import declaration, function_names, parameters_of
+from cairn.harness.conversation import Conversation
+from cairn.harness.messages import Text
+from cairn.harness.sizes import shortened
+from cairn.harness.tools import Tool, ToolResult
+from cairn.runtime import records as r
+from cairn.runtime.program import Function, FunctionCall, Program, ProgramResult
+from cairn.runtime.program_run import run_program
+from cairn.runtime.storage.store import Durability
+
+if TYPE_CHECKING:
+    from cairn.harness.attempt import Attempt
+    from cairn.harness.turn_view import Rendered
+    from cairn.runtime.program_pool import Interpreters
+
+#: Characters of a program's result, and of its output, that the model reads; the rest is cut in the middle.
+SHOWN_CHARACTERS_MAX = 24_000
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The argument of a program's fiber: which call it is the outcome of, and its text."""
+
+    submission: str
+    call: str
+    code: str
+    digest: str
+
+
+def fiber_of(submission: str, call: str) -> str:
+    """The id of the fiber that runs the program of a call."""
+    return f"program:{submission}:{call}"
+
+
+def accepted(submission: str, call: str, code: str, at: float) -> r.FiberAccepted:
+    """The program will be run. In one batch with the question that it answers."""
+    asked = Asked(submission, call, code, Program(code).digest)
+    arguments = msgspec.Raw(msgspec.json.encode(asked))
+    return r.FiberAccepted(fiber=fiber_of(submission, call), method=h.PROGRAM, at=at, arguments=arguments, beside=True)
+
+
+async def run(attempt: Attempt, rendered: Rendered, interpreters: Interpreters, secret: bytes) -> ProgramResult:
+    """What came of the program; the fiber's result."""
+    fiber, tools = attempt.fiber, rendered.functions
+    assert rendered.codemode is not None
+    asked: Asked = fiber.arguments(Asked)
+    names = function_names(tool.spec for tool in tools)
+    functions = [ToolFunction(attempt, asked, tool, names[tool.name]).function for tool in tools]
+    program = Program(asked.code)
+    work = asyncio.ensure_future(
+        run_program(fiber, program, functions, interpreters=interpreters, limits=rendered.codemode.limits, secret=secret)
+    )
+    over = asyncio.ensure_future(_settled(attempt, asked.submission))
+    try:
+        await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        return ProgramResult()  # nobody waits for it any more
+    finally:
+        for each in (work, over):
+            each.cancel()
+        await asyncio.wait({work, over}, timeout=attempt.agent.limits.abort_seconds)
+
+
+async def _settled(attempt: Attempt, submission: str) -> None:
+    """Return once the submission has settled."""
+    while submission in attempt.instance.runtime.fibers:
+        await attempt.instance.changed()
+
+
+class ToolFunction:
+    """One tool, as programs call it."""
+
+    def __init__(self, attempt: Attempt, asked: Asked, tool: Tool, name: str) -> None:
+        self._attempt, self._asked, self._tool = attempt, asked, tool
+        repeat = "keyed" if tool.repeat == "resume" else tool.repeat
+        asks = tool.asks
+        is_client = asks is not None and asks.kind == "client_tool"
+        self.function = Function(
+            name,
+            self._ask if is_client else self._call,
+            parameters_of(tool.spec),
+            repeat,
+            waits=is_client,
+            approval=self._reason if asks is not None and asks.kind == "approval" else None,
+            approval_seconds=asks.expires_seconds if asks is not None else None,
+            approvers=asks.by if asks is not None else (),
+            stub=declaration(tool.spec, name),
+        )
+
+    def _reason(self, call: FunctionCall) -> str | bool | None:
+        assert self._tool.asks is not None
+        reason = self._tool.asks.reason(dict(call.arguments))
+        return None if reason is None else reason or True
+
+    async def _ask(self, call: FunctionCall) -> Any:
+        """A client's tool: what it answers is the outcome."""
+        asks = self._tool.asks
+        assert asks is not None
+        question = {"function": call.function, "arguments": call.arguments, "reason": "", "kind": "client_tool"}
+        answer = (await call.fiber.ask(call.name, question, expires=asks.expires_seconds, by=asks.by)).value()
+        if isinstance(answer, dict) and answer.get("answer") == "output":
+            return answer.get("output")
+        said = answer.get("error") or answer.get("reason") if isinstance(answer, dict) else None
+        raise RuntimeError(str(said or "it was not carried out"))
+
+    async def _call(self, call: FunctionCall) -> Any:
+        attempt, tool = self._attempt, self._tool
+        try:
+            arguments = tool.validate(dict(call.arguments))
+        except ValueError as error:
+            raise TypeError(str(error)) from None
+        files = attempt.files(call.name)
+        live = _ProgramCall(attempt, self._asked, call, files or attempt.sandbox)
+        if files is not None:
+            call.ended.append(files.committed)
+        limits = attempt.agent.limits
+        try:
+            kind, result = await outcome_of(
+                tool, live, arguments, tool.timeout_seconds or limits.tool_seconds, limits.abort_seconds
+            )
+            if kind == "ok":
+                call.also.extend(state_change(live.draft, attempt.conversation.versions, self._asked.call))
+            if files is not None and live.has_returned:
+                call.also.extend(await files.stage())
+                call.blobs.extend(files.blobs)
+        except CairnError as error:
+            call.also.clear()
+            raise RuntimeError(str(error)) from None
+        if kind != "ok":
+            raise RuntimeError(_text(result))
+        return msgspec.json.decode(_text(result)) if result.is_value else _text(result)
+
+
+def _text(result: ToolResult) -> str:
+    content = (Text(text=result.content),) if isinstance(result.content, str) else result.content
+    return "\n".join(block.text if isinstance(block, Text) else "[an image]" for block in content)
+
+
+class _ProgramCall(LiveCall):
+    """What a tool is given when a program calls it. Clients see it as part of the program's call."""
+
+    def __init__(self, attempt: Attempt, asked: Asked, call: FunctionCall, sandbox: Any) -> None:
+        conversation: Conversation = attempt.conversation
+
+        async def append(records: Sequence[r.Record], durability: Durability) -> object:
+            return await attempt.instance.append(records, durability=durability)
+
+        super().__init__(
+            attempt.fiber,
+            asked.call,
+            draft=attempt.agent.draft(conversation.values, conversation.versions),
+            sandbox=sandbox,
+            append=append,
+            run_sync=attempt.instance.threads.call,
+        )
+        self._asked, self._function_call = asked, call
+
+    @property
+    def key(self) -> str:
+        return self._function_call.key
+
+    @property
+    def _submission(self) -> str:
+        return self._asked.submission
+
+    async def step(self, name: str, callback: Any, *, repeat: str = "safe") -> Any:
+        scope = f"{self._function_call.name}\x1e"
+        return await self._fiber.step(name, callback, repeat=repeat, scope=scope)  # type: ignore[arg-type]
+
+
+# --- what the model is told ------------------------------------------------------------------------------------------
+
+
+def told(settled: r.Outcome, result: bytes, error: r.ErrorInfo | None) -> tuple[str, bool]:
+    """What the model reads of the program, and whether it failed."""
+    if settled != "completed":
+        return f"The program did not end: {error.message if error is not None else settled}", True
+    came = msgspec.json.decode(result, type=ProgramResult)
+    printed = f"\n\nIt printed:\n{shortened(came.printed, SHOWN_CHARACTERS_MAX)}" if came.printed else ""
+    if came.failure is None:
+        return f"{shortened(bytes(came.value).decode(), SHOWN_CHARACTERS_MAX)}{printed}", False
+    kinds = {
+        "type": "It was not run: the types do not fit.",
+        "syntax": "It was not run: it does not parse.",
+        "error": "It failed.",
+    }
+    said = kinds.get(came.failure.kind, f"It was stopped ({came.failure.kind}).")
+    made = f" {came.calls} calls were made; what they did stands." if came.calls else ""
+    return f"{said}{made}\n\n{came.failure.message}{printed}", True
