@@ -38,6 +38,18 @@ class Room(DurableObject[RoomState]):
                 raise ValueError(f"stopped at {number}")
             yield number
 
+    @callable(timeout=60.0)
+    async def endless(self) -> AsyncGenerator[int, None]:
+        number = 0
+        while True:
+            yield number
+            number += 1
+            await asyncio.sleep(0.01)
+
+    @callable
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     @callable
     async def fail(self) -> None:
         raise ValueError("no such luck")
