@@ -42,7 +42,7 @@ LINK_MODE = 0o777
 MODE_MASK = 0o777
 
 
-class Content(msgspec.Struct, frozen=True, array_like=True):
+class Content(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a file's bytes are: in chunks of the store, or in the record that wrote them."""
 
     chunks: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     id: int = 0
 
 
-class Node(msgspec.Struct, frozen=True, array_like=True):
+class Node(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file, a directory or a link. Its number is its identity for as long as it exists, whatever it is called."""
 
     id: int
@@ -69,7 +69,7 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     target: str = ""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The new values of one node; what is not said stays."""
 
     id: int
