@@ -18,6 +18,7 @@ from cairn.client.chunks import BEGINNING, Chunk
 from cairn.client.connection import Connection, unreachable
 from cairn.client.following import Follower, settlement_in, until_settled
 from cairn.client.history import Attachment, History, Reply, check, decode
+from cairn.client.questions import AnswerReceipt, PendingCall, Questions
 from cairn.errors import NotFound, RemoteError, UsageError
 from cairn.harness.messages import Image
 
@@ -121,6 +122,56 @@ class Conversation:
         """Everything unsettled is asked to stop; True when there was anything. The settlement follows on the log."""
         answer = await self._connection.request("POST", self._under("abort"))
         return bool(answer.json(dict[str, Any]).get("aborted"))
+
+    # --- what it asks
+
+    async def questions(self) -> list[PendingCall]:
+        """The calls that wait for an answer, the oldest first. *Raises* NotFound when nothing was ever sent."""
+        answer = await self._connection.request("GET", self._under("questions"))
+        found: Questions = answer.json(Questions)
+        return found.questions
+
+    async def approve(self, call: str, *, digest: str) -> AnswerReceipt:
+        """The call may run, with exactly the arguments whose digest this is; the server knows who says so by the token.
+
+        *Durable* when it returns. *Idempotent*. *Raises* NotFound: no such call; Conflict: other arguments, too late, or
+        answered otherwise; Denied: somebody else has to; UsageError: it is not an approval that it waits for.
+        """
+        return await self._answer({"call": call, "digest": digest, "answer": "approve"})
+
+    async def reject(self, call: str, reason: str = "", *, digest: str) -> AnswerReceipt:
+        """The call is not to be made: the model is told so, with the reason, and goes on. Otherwise as `approve`."""
+        return await self._answer({"call": call, "digest": digest, "answer": "reject", "reason": reason})
+
+    async def answer(self, call: str, output: Any = None, *, error: str | None = None, digest: str) -> AnswerReceipt:
+        """The outcome of a call that was carried out here: its output (JSON), or in words why it failed. Otherwise as
+        `approve`."""
+        if error is not None:
+            return await self._answer({"call": call, "digest": digest, "answer": "error", "error": error})
+        return await self._answer({"call": call, "digest": digest, "answer": "output", "output": output})
+
+    async def _answer(self, body: dict[str, Any]) -> AnswerReceipt:
+        answer = await self._connection.request("POST", self._under("answers"), json=body, is_repeatable=True)
+        receipt: AnswerReceipt = answer.json(AnswerReceipt)
+        return receipt
+
+    # --- its past
+
+    async def rewind(self, to: str | None = None, *, key: str | None = None) -> str:
+        """The conversation goes on as if nothing had been said after the message `to` (None: nothing at all). What runs or is
+        queued is aborted first. The offset of the request: a `conversation-reset` follows it. *Durable*. *Idempotent* by `key`.
+        *Raises* NotFound."""
+        body = {"to": to, **({} if key is None else {"idempotencyKey": key})}
+        answer = await self._connection.request("POST", self._under("rewind"), json=body, is_repeatable=key is not None)
+        return str(answer.json(dict[str, Any])["offset"])
+
+    async def regenerate(self, message: str | None = None, *, key: str | None = None) -> Receipt:
+        """The message (by default the last one; an answer's id will do) is sent once more, and what came of it before is taken
+        back. *Durable*. *Idempotent* by `key`. *Raises* NotFound."""
+        body = {name: value for name, value in (("message", message), ("idempotencyKey", key)) if value is not None}
+        answer = await self._connection.request("POST", self._under("regenerate"), json=body, is_repeatable=key is not None)
+        accepted: _Accepted = answer.json(_Accepted)
+        return Receipt(self, accepted.submission_id, accepted.offset, accepted.uid, accepted.deduplicated)
 
     async def fork(self, at: str | None = None, id: str | None = None) -> Conversation:
         """A new conversation `id` (by default, a name of the server's choice) that has all of this one up to the offset `at`

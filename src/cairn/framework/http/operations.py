@@ -24,6 +24,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "agent_instance_not_found": (404, "The conversation is absent, or has another uid than the one that was given."),
     "method_not_allowed": (405, "The path takes other methods; `Allow` names them."),
     "request_timeout": (408, "The request did not arrive in time."),
+    "message_not_found": (404, "The conversation has no such message."),
     "question_not_found": (404, "The conversation has no such call."),
     "agent_instance_exists": (409, "The conversation exists, and was to be created."),
     "submission_conflict": (409, "The idempotency key was used with another message."),
@@ -220,6 +221,26 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=ref("Answer"),
         example={"call": "call_1", "digest": "sha256:9f86d081", "answer": "reject", "reason": "Too dear."},
         errors=(*BELOW_AGENT, *WITH_BODY, "question_not_found", "answer_conflict"),
+    ),
+    ("POST", "/agents/{kind}/{id}/rewind"): Operation(
+        "rewind",
+        "Take back what was said",
+        {200: Response("It is durable; a `conversation-reset` follows when a worker has done it.", _json("Rewound"))},
+        "The conversation goes on as if nothing had been said after the message `to`; with null, nothing at all. What runs or "
+        "is queued is aborted first. The log keeps everything; state and files are not turned back.",
+        body=ref("Rewind"),
+        example={"to": None},
+        errors=(*BELOW_AGENT, *WITH_BODY, "message_not_found", "submission_conflict"),
+    ),
+    ("POST", "/agents/{kind}/{id}/regenerate"): Operation(
+        "regenerate",
+        "Have a message answered again",
+        {202: Response("It is durable and will be answered.", _json("Admission"), ("Location", "Stream-Next-Offset"))},
+        "The conversation is rewound to before the message (by default the last one; an answer's id will do), which is sent "
+        "once more.",
+        body=ref("Regenerate"),
+        example={"message": "msg_sub_01JXT21Q00M4H4CCFVGTHFQHZG"},
+        errors=(*BELOW_AGENT, *WITH_BODY, "message_not_found", "submission_conflict"),
     ),
     ("GET", "/agents/{kind}/{id}/attachments/{attachment}"): Operation(
         "attachment",

@@ -135,6 +135,10 @@ def question_not_found(details: str) -> Problem:
     return Problem("question_not_found", 404, "There is no such question.", details)
 
 
+def message_not_found(details: str) -> Problem:
+    return Problem("message_not_found", 404, "There is no such message.", details)
+
+
 def answer_conflict(details: str) -> Problem:
     return Problem("answer_conflict", 409, "The answer does not count.", details)
 

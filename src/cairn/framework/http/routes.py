@@ -20,6 +20,7 @@ from cairn.framework.http import (
     openapi,
     page,
     problems,
+    rewinding,
     status,
     streams,
 )
@@ -111,6 +112,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/agents/{kind}/{id}/abort", Grant.ABORT, conversation.abort),
     Route("GET", "/agents/{kind}/{id}/questions", Grant.READ, answers.questions),
     Route("POST", "/agents/{kind}/{id}/answers", Grant.SEND, answers.answer),
+    Route("POST", "/agents/{kind}/{id}/rewind", Grant.SEND, rewinding.rewind),
+    Route("POST", "/agents/{kind}/{id}/regenerate", Grant.SEND, rewinding.regenerate),
     Route("GET", "/agents/{kind}/{id}/attachments/{attachment}", Grant.READ, conversation.attachment),
     Route("GET", "/agents/{kind}/{id}/export", Grant.MANAGE, manage.export),
     Route("POST", "/agents/{kind}/{id}/fork", Grant.MANAGE, manage.fork),

@@ -109,6 +109,12 @@ REQUESTS: dict[str, Schema] = {
         },
         additionalProperties=False,
     ),
+    "Rewind": record(
+        {"to": {**maybe(TEXT), "description": "The id of the last message that stays; null: none does."}},
+        {"idempotencyKey": _SEND["idempotencyKey"]},
+        additionalProperties=False,
+    ),
+    "Regenerate": record({}, {"message": maybe(TEXT), "idempotencyKey": _SEND["idempotencyKey"]}, additionalProperties=False),
     "Answer": {
         "oneOf": [
             record({**_ANSWER, "answer": {"const": "approve"}}, additionalProperties=False),
@@ -280,6 +286,7 @@ ANSWERS: dict[str, Schema] = {
         {"call": TEXT, "offset": {**OFFSET, "description": "Updates after it show what comes of the answer."}},
         {"deduplicated": {"const": True, "description": "It was given before: nothing happened twice."}},
     ),
+    "Rewound": record({"offset": {**OFFSET, "description": "Of the request; the reset comes after it."}}),
     "Aborted": record({"aborted": {**BOOL, "description": "There was something to abort."}}),
     "Usage": record(
         {
