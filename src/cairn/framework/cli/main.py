@@ -211,6 +211,36 @@ def _ls(given: Arguments) -> int:
     return ls.run(given.store, kind=given.kind, limit=given.limit, after=given.after, json=given.json)
 
 
+def _declare_approvals(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", nargs="?", metavar="KIND/ID", help="one conversation; without it all that ask")
+    parser.add_argument("--approve", metavar="CALL", help="let this call run, with the arguments that are shown")
+    parser.add_argument("--reject", metavar="CALL", help="have this call not made; the model is told")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why it is rejected; the model reads it")
+    parser.add_argument("--by", metavar="NAME", help="who answers (default: the user of this machine)")
+    parser.add_argument("--limit", type=at_least(1), default=100, metavar="N", help="how many instances to look at (100)")
+    parser.add_argument("--after", type=at_least(0), default=0, metavar="N", help="continue an earlier listing")
+
+
+def _approvals(given: Arguments) -> int:
+    from cairn.framework.cli import approvals
+
+    if given.approve and given.reject:
+        raise UsageError("--approve and --reject contradict each other; give one of them")
+    return approvals.run(
+        approvals.Request(
+            store=given.store,
+            address=given.address,
+            approve=given.approve,
+            reject=given.reject,
+            reason=given.reason,
+            by=given.by,
+            limit=given.limit,
+            after=given.after,
+            json=given.json,
+        )
+    )
+
+
 def _declare_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="KIND/ID", help="the instance")
     parser.add_argument("--after", type=at_least(-1), default=-1, metavar="N", help="only what follows ordinal N")
@@ -388,6 +418,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("info", "show what was found and what the model would see, offline", _declare_target, _info, has_store=False),
     Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
+    Verb("approvals", "list what waits for an answer; approve or reject it", _declare_approvals, _approvals),
     Verb("log", "show an instance's log as a timeline", _declare_log, _log),
     Verb("files", "list an instance's files, show one, or what has changed", _declare_files, _files),
     Verb("export", "copy an instance's files into a directory or an archive", _declare_export, _export),
