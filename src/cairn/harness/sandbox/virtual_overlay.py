@@ -18,11 +18,16 @@ from cairn.harness.sandbox.virtual_wire import (
     Operation,
     Remove,
     SetMode,
+    SetTime,
     Write,
 )
 
 if TYPE_CHECKING:
     from cairn.runtime.workspace_draft import Draft
+
+
+#: Seconds since 1970: the year 9999, as far as everybody can write one.
+TIME_MAX = 253_402_300_800
 
 
 async def carry_out(draft: Draft, operations: list[Operation], contents: bytes) -> None:
@@ -42,6 +47,10 @@ async def carry_out(draft: Draft, operations: list[Operation], contents: bytes) 
                 await draft.symlink(target_inside(each.target), each.path)
             case SetMode():
                 await draft.chmod(each.path, each.mode & 0o777)
+            case SetTime():
+                if not 0 <= each.mtime < TIME_MAX:
+                    raise Garbage("a file was given a time that is none")
+                await draft.touch(each.path, mtime=each.mtime)
             case Write():
                 if each.size < 0 or at + each.size > len(contents):
                     raise Garbage("a shell worker sent less than it announced")

@@ -38,7 +38,9 @@ class ShellPool:
         self._workers_max = workers_max
         self._warm_max = warm_max
         self._idle: list[ShellProcess] = []
-        self._busy = 0
+        self._turns = 0
+        """Commands that have a worker, or are about to."""
+        self._working: set[ShellProcess] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timers: dict[ShellProcess, asyncio.TimerHandle] = {}
         self.is_closed = False
@@ -46,7 +48,7 @@ class ShellPool:
     @property
     def processes(self) -> int:
         """How many there are, at work or waiting for work."""
-        return self._busy + len(self._idle)
+        return len(self._working) + len(self._idle)
 
     @property
     def pids(self) -> list[int]:
@@ -60,16 +62,18 @@ class ShellPool:
         worker = None
         try:
             worker = self._take(tenant) or await self._start(tenant)
+            self._working.add(worker)
             yield worker
         finally:
-            self._busy -= 1
+            self._turns -= 1
             if worker is not None:
+                self._working.discard(worker)
                 self._put(worker)
             self._next()
 
     async def _turn(self) -> None:
-        if self._busy < self._workers_max and not self._waiting:
-            self._busy += 1
+        if self._turns < self._workers_max and not self._waiting:
+            self._turns += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -77,15 +81,15 @@ class ShellPool:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # given, and not taken: it is the next one's
-                self._busy -= 1
+                self._turns -= 1
                 self._next()
             raise
 
     def _next(self) -> None:
-        while self._waiting and self._busy < self._workers_max:
+        while self._waiting and self._turns < self._workers_max:
             turn = self._waiting.popleft()
             if not turn.done():
-                self._busy += 1
+                self._turns += 1
                 turn.set_result(None)
 
     def _take(self, tenant: str) -> ShellProcess | None:
@@ -94,7 +98,7 @@ class ShellPool:
             if worker.tenant == tenant:
                 self._leave(worker)
                 return worker
-        if self._idle and self.processes > self._workers_max:
+        if self._idle and self.processes >= self._workers_max:
             self._end(self._idle[0])
         return None
 

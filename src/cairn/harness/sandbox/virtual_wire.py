@@ -96,7 +96,12 @@ class SetMode(msgspec.Struct, array_like=True, tag="mode"):
     mode: int
 
 
-Operation = Move | Remove | MakeDirectory | MakeLink | Write | SetMode
+class SetTime(msgspec.Struct, array_like=True, tag="time"):
+    path: str
+    mtime: float
+
+
+Operation = Move | Remove | MakeDirectory | MakeLink | Write | SetMode | SetTime
 
 
 class Done(Spoke, tag="done"):

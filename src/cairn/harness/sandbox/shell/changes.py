@@ -78,4 +78,6 @@ def _built(path: str, node: Node, aside: dict[str, str], contents: list[bytes]) 
     is_new = node.origin is None and node.mode != (DIRECTORY_MODE if node.kind == DIRECTORY else FILE_MODE)
     if node.kind != LINK and (node.is_moded or is_new):
         found.append(["mode", path, node.mode])
+    if node.is_timed:
+        found.append(["time", path, node.mtime])
     return found

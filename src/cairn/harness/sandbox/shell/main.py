@@ -19,8 +19,9 @@ import bashkit
 from .bridge import Bridge
 from .changes import changes
 from .jail import close_in
-from .remote import HostFiles, command, fetching_commands, searcher
+from .remote import HostFiles, command, fetching_commands, searcher, toucher
 from .searching import NAME as SEARCHER
+from .touching import NAME as TOUCH
 from .system import system_tree
 from .tree import Files
 from .wire import Gone, Wire
@@ -143,6 +144,7 @@ class Server:
         )
         shell.mount("/", self._files)
         shell.add_command(SEARCHER, searcher(lambda: self._bridge.current))
+        shell.add_command(TOUCH, toucher(lambda: self._bridge.current))
         for name in commands:
             shell.add_command(name, command(self._wire, name))
         if network:

@@ -12,6 +12,7 @@ import bashkit
 
 from .fetch import Fetch, curl, wget
 from .searching import searched
+from .touching import touch
 from .tree import OTHER, FileError, Files, Node
 from .wire import Wire
 
@@ -77,6 +78,18 @@ def searcher(files: Callable[[], Files]) -> Callback:
         code, output = searched(files(), context.cwd, list(context.argv))
         for part in output:
             await _write(context.stdout, part)
+        return bashkit.CommandStatus(code)
+
+    return run
+
+
+def toucher(files: Callable[[], Files]) -> Callback:
+    """`touch`."""
+
+    async def run(context: Any) -> Any:
+        now = files()
+        code, errors = touch(now, context.cwd, list(context.argv), now.now())
+        await _write(context.stderr, errors.encode())
         return bashkit.CommandStatus(code)
 
     return run

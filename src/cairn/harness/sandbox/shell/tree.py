@@ -66,6 +66,8 @@ class Node:
     """A file's content once it was read or written."""
     is_written: bool = False
     is_moded: bool = False
+    is_timed: bool = False
+    """Its time was set, and is not that of its last change."""
     names: dict[str, Node | None] = field(default_factory=dict)
     """A directory's entries as far as they are known; None: certainly nothing."""
     is_whole: bool = False
@@ -80,7 +82,7 @@ class Files:
     def __init__(self, source: Source, system: dict[str, Node], now: Callable[[], float] = time.time) -> None:
         self._source = source
         self._system = system
-        self._now = now
+        self.now = now
         self.root = Node(DIRECTORY, DIRECTORY_MODE, origin="")
         self.written = 0
         self.is_over = False
@@ -252,12 +254,12 @@ class Files:
 
     def _changed(self, node: Node) -> None:
         assert node.data is not None
-        node.is_written, node.size, node.mtime = True, len(node.data), self._now()
+        node.is_written, node.is_timed, node.size, node.mtime = True, False, len(node.data), self.now()
 
     def _new(self, above: Node, name: str, node: Node) -> Node:
         if not name or name in (".", "..") or "\0" in name:
             raise FileError(INVALID, "not a name")
-        node.mtime = above.mtime = self._now()
+        node.mtime = above.mtime = self.now()
         above.names[name] = node
         return node
 
@@ -294,6 +296,11 @@ class Files:
         self._above(path)
         node.mode, node.is_moded = mode & 0o7777, True
 
+    def set_time(self, path: str, mtime: float) -> None:
+        node = self._get(path)
+        self._above(path)
+        node.mtime, node.is_timed = mtime, True
+
     def remove(self, path: str, recursive: bool) -> None:
         above, name = self._above(path)
         node = self._child(above, name)
@@ -308,7 +315,7 @@ class Files:
         node = above.names[name]
         assert node is not None
         above.names[name] = None
-        above.mtime = self._now()
+        above.mtime = self.now()
         if above.origin is not None and node.origin == f"{above.origin}/{name}":
             above.lost.add(name)
         return node
@@ -335,7 +342,7 @@ class Files:
             self._take(target, to)
         self._take(source, name)
         target.names[to] = node
-        target.mtime = self._now()
+        target.mtime = self.now()
 
     def copy(self, old: str, new: str) -> None:
         mode = self._get(old).mode
