@@ -43,6 +43,9 @@ class ProgramLimits:
     """Of what it prints; the rest is dropped with a note."""
 
 
+#: `await step("what it is", function, …)`: a call with words for people.
+STEP = "step"
+
 #: Seconds a program that waits for a call keeps its interpreter: a quick call does not pay for a dump and a load.
 HOLD_SECONDS = 0.02
 #: Bytes of an interpreter's state that are kept before a call; a larger one is kept only when the program parks.
@@ -206,7 +209,7 @@ def entry_name(number: int, function: str, arguments: bytes) -> str:
 
 #: What the interpreter has and its type checker does not know of.
 _UNKNOWN_TO_THE_CHECKER = """\
-from typing import Any, Callable, Iterable, Iterator, TypeVar
+from typing import Any, Awaitable, Callable, Iterable, Iterator, TypeVar
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 class FileExistsError(OSError): ...
@@ -225,6 +228,7 @@ def format(value: Any, spec: str = "", /) -> str: ...
 def getattr(object: Any, name: str, default: Any = ..., /) -> Any: ...
 def hasattr(object: Any, name: str, /) -> bool: ...
 def setattr(object: Any, name: str, value: Any, /) -> None: ...
+async def step(name: str, function: Callable[..., Awaitable[_R]], /, *args: Any, **kwargs: Any) -> _R: ...
 def open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any: ...
 """
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from cairn.runtime.program import (
     DUMP_BYTES_KEPT_MAX,
     DUMP_BYTES_MAX,
     HOLD_SECONDS,
+    STEP,
     Function,
     FunctionCall,
     Outcome,
@@ -44,6 +45,9 @@ from cairn.runtime.program import (
 )
 from cairn.runtime.program_pool import SLEEP, Asked, Blocked, Interpreters, Session, Turn
 from cairn.runtime.step import error_info
+
+#: Is awaited before each call that the journal does not know; it may wait on the fiber, or raise what the call is to raise.
+Gate = Callable[[FunctionCall], Awaitable[None]]
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -77,6 +81,7 @@ async def run_program(
     name: str = "program",
     check: bool = True,
     secret: bytes = b"",
+    gate: Gate | None = None,
 ) -> ProgramResult:
     """What came of the program: a value, or a failure as data. Call it from a fiber's method, which may be called again.
 
@@ -85,7 +90,7 @@ async def run_program(
     waits for people, signals or time, nothing of it is in memory. `inputs` are its globals; `check` type-checks it first
     against the stubs. *Cancelled*: nothing is owed. *Raises* Fenced, StoreError, UsageError.
     """
-    run = _Run(fiber, program, functions, interpreters, dict(inputs or {}), limits, name, check, secret)
+    run = _Run(fiber, program, functions, interpreters, dict(inputs or {}), limits, name, check, secret, gate)
     try:
         if len(program.source.encode("utf-8", "surrogatepass")) > limits.source_bytes:
             raise ProgramFailed("refused", f"its text is longer than {limits.source_bytes:,} bytes")
@@ -111,6 +116,7 @@ class _Run:
         name: str,
         check: bool,
         secret: bytes,
+        gate: Gate | None,
     ) -> None:
         self.fiber, self.program, self.limits = fiber, program, limits
         self.functions = {each.name: each for each in functions}
@@ -118,7 +124,7 @@ class _Run:
         self.printed = ""
         self.calls = 0
         self._interpreters = interpreters
-        self._check, self._name = check, name
+        self._check, self._name, self._gate = check, name, gate
         self._secret = hashlib.sha256(b"cairn program" + secret).digest()
         self._stack: AsyncExitStack | None = None
         self._session: Session | None = None
@@ -199,7 +205,7 @@ class _Run:
 
     async def _make(self, asked: Sequence[Asked]) -> None:
         """Begin what the program asked for since it was last blocked. Its state is kept first where a repeat would matter."""
-        for each in asked:
+        for each in map(self._named, asked):
             self.calls += 1
             if self.calls > self.limits.calls:
                 raise ProgramFailed("calls", f"it made more than {self.limits.calls:,} calls")
@@ -214,6 +220,17 @@ class _Run:
                 await self._keep()
         for number in new:
             self._begin_call(number)
+
+    def _named(self, asked: Asked) -> Asked:
+        """`step("what it is", function, …)` is a call of the function: the text names it for people. A host's function that is
+        handed over as a value arrives as its name."""
+        if asked.function != STEP or STEP in self.functions or len(asked.arguments) < 2:
+            return asked
+        name, function, *arguments = asked.arguments
+        if function not in self.functions:
+            text = f"step({name!r}, …) takes one of the functions given to the program, not {function!r}"
+            raise ProgramFailed("error", text)
+        return Asked(asked.number, str(function), tuple(arguments), asked.keywords)
 
     def _arguments(self, asked: Asked) -> bytes:
         """By name where the function says its parameters. A call that does not fit is told so, and is no failure."""
@@ -260,6 +277,8 @@ class _Run:
     async def _decided(self, call: FunctionCall, entry: str) -> Outcome:
         if "\0" in call.arguments:
             return await self._record(call, entry, error=TypeError(call.arguments["\0"]))
+        if self._gate is not None:
+            await self._gate(call)
         if call.function == SLEEP:
             await self.fiber.sleep(call.name, max(0.0, float(call.arguments["0"])))
             return await self._record(call, entry, value=None)
@@ -433,7 +452,7 @@ class _Run:
             self.limits,
             moment=state.accepted_at,
             seed=f"{self._owner}:{self.program.digest}",
-            functions=self.functions,
+            functions={*self.functions, STEP},
             stubs=stubs(list(self.functions.values()), self.inputs) if fresh and self._check and not self._journal else None,
         )
         self._session = await self._stack.enter_async_context(session)
