@@ -1,8 +1,8 @@
 """One object in memory: its Python object, and what becomes of a call of one of its handlers.
 
 Laws. A handler's changes are one batch, with the settlement of its call if that came through the log; a handler that raises has
-changed nothing. What it sends leaves after the batch (S10). The Python object is made anew at each activation, and `on_start` has
-ended before the first handler begins.
+changed nothing. What it sends leaves after the batch (S10). The Python object is made anew at each activation, and `on_start`
+has ended before the first handler begins.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class Activation:
     # --- connections
 
     async def _replace(self, call: r.Call) -> None:
-        """A client that came back before its old socket was known to be gone: that one is over first. *Raises* Refused: the id is
-        another caller's."""
+        """A client that came back before its old socket was known to be gone: that one is over first. *Raises* Refused: the
+        id is another caller's."""
         known = self.instance.runtime.connections.get(call.connection)
         if known is not None and known.token != call.token:
             if known.by != call.by:
@@ -305,7 +305,8 @@ class Activation:
         sent = [record for record in records if isinstance(record, r.ObjectSent)]
         if not sent or len(sent) < len(records) or self.instance.objects is None:
             return False
-        return self.instance.objects().deliver(self.instance.address, self.instance.head, sent)
+        done: bool = self.instance.objects().deliver(self.instance.address, self.instance.head, sent)
+        return done
 
 
 #: Somebody has to own the object while these are open: work, clients, a destruction that was asked for.

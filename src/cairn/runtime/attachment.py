@@ -23,8 +23,8 @@ from cairn.runtime.storage.store import Address
 if TYPE_CHECKING:
     from cairn.runtime.objects import Objects
 
-#: Close codes of our own making: a reader that is too slow (RFC 6455: try again later), and an object that is no more: one of the
-#: range after which the npm client does not connect again, which would make the object anew.
+#: Close codes of our own making: a reader that is too slow (RFC 6455: try again later), and an object that is no more: one of
+#: the range after which the npm client does not connect again, which would make the object anew.
 TOO_SLOW = 1013
 GONE = 4410
 
@@ -114,8 +114,8 @@ class Attachment:
             await self._objects.invoke_for(self, "message", msgspec.json.encode(r.ObjectSent(**_payload(data))))
 
     async def set_state(self, state: msgspec.Raw | bytes) -> None:
-        """The state is this, whole; every other client is told. *Durable*. *Raises* Denied: the connection is readonly; Refused:
-        it does not fit its type, or `validate_state` raised. Then nothing has changed."""
+        """The state is this, whole; every other client is told. *Durable*. *Raises* Denied: the connection is readonly;
+        Refused: it does not fit its type, or `validate_state` raised. Then nothing has changed."""
         if self.connection.readonly or not self._registered:
             raise Denied("Connection is readonly")
         async with self._turn:

@@ -36,8 +36,8 @@ def callable(*, read_only: bool = False, timeout: float = HANDLER_SECONDS) -> Ca
 def callable(method: Any = None, *, read_only: bool = False, timeout: float = HANDLER_SECONDS) -> Any:
     """The method may be called from outside: through a stub, over HTTP and WebSockets. An async generator is a stream.
 
-    One runs at a time, and what it changes is committed when it returns. With `read_only` it runs beside the others, on the last
-    committed state. `timeout` seconds after it has begun it is cut off, and nothing is committed.
+    One runs at a time, and what it changes is committed when it returns. With `read_only` it runs beside the others, on the
+    last committed state. `timeout` seconds after it has begun it is cut off, and nothing is committed.
     """
 
     def mark(function: Any) -> Any:

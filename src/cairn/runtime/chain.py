@@ -1,8 +1,8 @@
 """Who waits for whom: the objects whose handlers are in the middle of the call that is being made.
 
-Laws. A chain that came back to an object in it would wait for itself until a deadline: it is refused at once, by name. The chain
-is a context variable in a process and travels with the call to another one. What a handler has left behind, a task of its own,
-waits for nobody and is in no chain.
+Laws. A chain that came back to an object in it would wait for itself until a deadline: it is refused at once, by name. The
+chain is a context variable in a process and travels with the call to another one. What a handler has left behind, a task of
+its own, waits for nobody and is in no chain.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def refuse_reentry(address: Address) -> None:
     if str(address) in waiting:
         text = " → ".join([*waiting, str(address)])
         raise ReentrantCall(
-            f"the call comes back to {address}, whose handler waits for it: {text}. Return first, or make the call from a fiber",
+            f"the call comes back to {address}, whose handler waits for it: {text}. Return first, or call from a fiber",
             (*waiting, str(address)),
         )
 

@@ -6,7 +6,8 @@ said of the old one is no news of the new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,7 +31,7 @@ class ConnectionState(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str = ""
 
 
-def opened(state: RuntimeState, record: r.ConnectionOpened, ordinal: int) -> None:
+def _opened(state: RuntimeState, record: r.ConnectionOpened, ordinal: int) -> None:
     state.connections[record.connection] = ConnectionState(
         id=record.connection,
         token=record.token,
@@ -45,14 +46,27 @@ def opened(state: RuntimeState, record: r.ConnectionOpened, ordinal: int) -> Non
     )
 
 
-def changed(state: RuntimeState, record: r.ConnectionChanged, ordinal: int) -> None:
+def _changed(state: RuntimeState, record: r.ConnectionChanged, ordinal: int) -> None:
     known = state.connections.get(record.connection)
     if known is not None and known.token == record.token:
         after = msgspec.structs.replace(known, state=record.state.copy(), readonly=record.readonly)
         state.connections[record.connection] = after
 
 
-def closed(state: RuntimeState, record: r.ConnectionClosed, ordinal: int) -> None:
+def _closed(state: RuntimeState, record: r.ConnectionClosed, ordinal: int) -> None:
     known = state.connections.get(record.connection)
     if known is not None and known.token == record.token:
         del state.connections[record.connection]
+
+
+def _sent(state: RuntimeState, record: r.ObjectSent, ordinal: int) -> None:
+    if record.call in state.fibers:
+        state.fibers[record.call].chunks += 1
+
+
+HANDLERS: dict[type[r.Record], Callable[[Any, Any, int], None]] = {
+    r.ConnectionOpened: _opened,
+    r.ConnectionChanged: _changed,
+    r.ConnectionClosed: _closed,
+    r.ObjectSent: _sent,
+}

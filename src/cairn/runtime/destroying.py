@@ -1,8 +1,8 @@
 """The end of an instance: asked for in its log, brought about by whoever owns it, its sub-objects first.
 
 Laws. That it is to be destroyed is durable before anything of it goes, and whoever owns it from then on does nothing else: a
-process that dies in between leaves the marker and an alarm. A sub-object is in its parent's log before it exists and until it is
-gone, so none is left behind. A deletion is one transaction of the store.
+process that dies in between leaves the marker and an alarm. A sub-object is in its parent's log before it exists and until it
+is gone, so none is left behind. A deletion is one transaction of the store.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ class Draft:
         size = fold.storage_bytes - gone + sum(weight(key, raw) for key, raw in self._puts.items())
         if size > STORAGE_BYTES_MAX:
             raise UsageError(
-                f"the storage of {self.instance.address} would weigh {size:,} bytes, of {STORAGE_BYTES_MAX:,}; keep more in files"
+                f"the storage of {self.instance.address} would weigh {size:,} bytes of {STORAGE_BYTES_MAX:,}; use files"
             )
 
     def _opens(self, connection: Connection) -> bool:

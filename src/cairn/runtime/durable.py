@@ -87,8 +87,8 @@ class DurableObject(Generic[State]):
         """Raise, and the state is not changed: for the server's code an error, for a client "State update rejected"."""
 
     async def on_state_changed(self, state: State, source: str) -> None:
-        """The state was changed, by a client (`source` is its connection) or by the server; at least once for each commit. What it
-        changes itself does not call it again."""
+        """The state was changed, by a client (`source` is its connection) or by the server; at least once for each commit. What
+        it changes itself does not call it again."""
 
     def readonly(self, connection: Connection, request: Request) -> bool:
         """Whether the client may not set the state."""
@@ -185,8 +185,8 @@ class DurableObject(Generic[State]):
         self._demand_draft("broadcast").send(r.ObjectSent(**payload(data), without=tuple(without)))
 
     async def emit(self, data: str | bytes, *, to: Sequence[str] | None = None, without: Sequence[str] = ()) -> None:
-        """For fibers: the frame leaves now, without the handlers' turn, in the order of the log; for all clients, or those whose
-        ids are in `to`. It survives the process, and is gone with the machine like the sockets."""
+        """For fibers: the frame leaves now, without the handlers' turn, in the order of the log; for all clients, or those
+        whose ids are in `to`. It survives the process, and is gone with the machine like the sockets."""
         sent = r.ObjectSent(**payload(data), to=tuple(to) if to is not None else None, without=tuple(without))
         await self._instance.append([sent], durability=Durability.DELTA)
 
@@ -264,8 +264,8 @@ class DurableObject(Generic[State]):
         return self.stub(parent.kind, parent.id) if parent is not None else None
 
     async def destroy(self) -> None:
-        """The object and its sub-objects are to be no more. In a handler: with its commit, after its reply. In a fiber: at once, and
-        the fiber does not go on. *Durable*: it comes to its end, whatever process dies."""
+        """The object and its sub-objects are to be no more. In a handler: with its commit, after its reply. In a fiber: at
+        once, and the fiber does not go on. *Durable*: it comes to its end, whatever process dies."""
         draft = draft_of(self._instance)
         if draft is not None:
             draft.demand_writable()

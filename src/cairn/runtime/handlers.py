@@ -1,8 +1,8 @@
 """The turn of one object: its handlers, one after the other, in the order they came.
 
-Laws. Whoever has the turn has it alone, to the end, awaits included; a handler that takes longer than it may is cut off, and one
-that ignores that is left behind without the turn, unable to commit. Who waits for the turn when the object is on its way out of
-memory has not begun and is told so. Abort, cancel and destroy do not wait for the turn: they cut.
+Laws. Whoever has the turn has it alone, to the end, awaits included; a handler that takes longer than it may is cut off, and
+one that ignores that is left behind without the turn, unable to commit. Who waits for the turn when the object is on its way
+out of memory has not begun and is told so. Abort, cancel and destroy do not wait for the turn: they cut.
 """
 
 from __future__ import annotations

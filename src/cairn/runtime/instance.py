@@ -20,8 +20,8 @@ from cairn.ids import Ids
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
-from cairn.runtime.handlers import Handlers
 from cairn.runtime.files_tree import OF_FILES, Files
+from cairn.runtime.handlers import Handlers
 from cairn.runtime.settings import APPEND_RETRY_SECONDS, APPEND_RETRY_WAIT_SECONDS
 from cairn.runtime.state import RuntimeState
 from cairn.runtime.steady import SteadyClock
@@ -192,9 +192,8 @@ class Instance(Fold):
         self.together = Together(self)
         self.handlers = Handlers(clock, str(row.address))
         self.activation: Any = None
-        """What the application keeps in memory for it, for as long as it is owned here."""
+        """What the application keeps in memory for it. `objects` is the way to others; None outside a worker."""
         self.objects: Callable[[], Any] | None = None
-        """The way to other objects; None outside a worker."""
         self.uid = row.uid
         self.epoch = row.epoch
         self.fenced = False
@@ -316,7 +315,7 @@ class Instance(Fold):
 
     async def caught_up(self) -> None:
         """What was handed to the store before this call is folded: readers of the log may have seen it already."""
-        async with self._turn:
+        async with self._turn:  # whoever appends has it until it is
             return
 
     async def watch(self) -> None:

@@ -88,8 +88,8 @@ class StateShape(Generic[S]):
             return self._whole(self._decode(_joined(fields)))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreCorrupt(
-                f"the stored state of {self._owner} does not fit {self.cls.__name__}: {error}. Give the field a type that holds "
-                f"both, or a new name; nothing was changed"
+                f"the stored state of {self._owner} does not fit {self.cls.__name__}: {error}. Give the field a type that "
+                f"holds both, or a new name; nothing was changed"
             ) from None
 
     def read(self, whole: bytes) -> S:
@@ -97,7 +97,7 @@ class StateShape(Generic[S]):
         return self._whole(self._decode(whole))
 
     def _whole(self, value: S) -> S:
-        """With the defaults in the instance itself: a decoded dataclass has those of its class, and would be encoded without."""
+        """With the defaults in the instance itself: a decoded dataclass has those of its class, and is encoded without."""
         held = getattr(value, "__dict__", None)
         if held is not None and len(held) < len(self._names):
             for name in self._names:

@@ -86,8 +86,8 @@ class Objects:
         """What the callable method returned, as JSON; what it changed is committed. The object is made if there is none.
 
         *Idempotent* by `key`: then the call is in the log, and the same key has the same answer. *Raises* UnknownMethod,
-        NotCallable, ReentrantCall, RemoteError (what the method raised), TimeoutError (nothing of it is committed, or its commit
-        was on its way), CallInterrupted, ObjectGone.
+        NotCallable, ReentrantCall, RemoteError (what the method raised), TimeoutError (nothing of it is committed, or its
+        commit was on its way), CallInterrupted, ObjectGone.
         """
         call = r.Call(what="call", by=by, connection=connection or "", chain=chain())
         invocation = Invocation(call, method, _encoded(arguments))

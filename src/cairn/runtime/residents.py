@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cairn.clock import Clock
-from cairn.errors import Fenced
+from cairn.errors import Fenced, ObjectError
 from cairn.ids import Ids
 from cairn.runtime.application import Application
 from cairn.runtime.claims import Troubles
@@ -97,11 +97,17 @@ class Residents:
         resident.task = asyncio.create_task(self._serve(resident), name=f"{due.address}")
         resident.task.add_done_callback(lambda _: self._left(due.n))
 
-    async def reach(self, row: InstanceRow) -> Runner | None:
-        """The instance, activated here; None when it cannot be, because somebody else has it by now. *Raises* what its
-        activation raised."""
+    async def reach(self, row: InstanceRow, *, room: bool) -> Runner | None:
+        """The instance, activated here; None when it cannot be, because somebody else has it by now, or there is no room.
+        *Raises* what its activation raised, ObjectError while that is not tried again."""
         if (resident := self._by_instance.get(row.n)) is None:
-            self.start(DueRow(row.n, row.address, WAKE, 0.0, row.epoch, row.owner), wanted=True)
+            due = DueRow(row.n, row.address, WAKE, 0.0, row.epoch, row.owner)
+            if (why := self.troubles.why(due, self._clock.monotonic())) is not None:
+                raise ObjectError(f"{row.address} cannot be activated; it is tried again within a minute: {why}")
+            if not room:
+                self.make_room(1)
+                return None
+            self.start(due, wanted=True)
             resident = self._by_instance[row.n]
         assert resident.task is not None
         runner = await asyncio.shield(resident.ready)

@@ -76,7 +76,7 @@ SCHEDULE_LATE_SECONDS = 60.0
 #: The shortest interval of a schedule, in seconds: below, it is a loop, and its log would be nothing but firings.
 SCHEDULE_SECONDS_MIN = 1.0
 
-#: Seconds one handler of an object may take; the next one waits for it (Cloudflare gives a request 30 s of CPU, Slack 3 s in all).
+#: Seconds one handler of an object may take; the next one waits for it (Cloudflare: 30 s of CPU, Slack: 3 s in all).
 HANDLER_SECONDS = 30.0
 #: Seconds a caller waits for an object's answer, the handlers before its own included, unless it says otherwise.
 CALL_SECONDS = 60.0
@@ -84,8 +84,8 @@ CALL_SECONDS = 60.0
 STREAM_CHUNKS_MAX = 64
 #: Frames a socket has not taken before it is closed: a state of 10 KB is 10 MB then (Cloudflare closes at 1 MiB of backlog).
 ATTACHMENT_FRAMES_MAX = 1_000
-#: Bytes of one value in an object's storage, and of all of them: they are in its memory and in its checkpoints (Cloudflare: 2 MB
-#: a value).
+#: Bytes of one value in an object's storage, and of all of them: they are in its memory and in its checkpoints (Cloudflare:
+#: 2 MB a value).
 STORAGE_VALUE_BYTES_MAX = 512 << 10
 STORAGE_BYTES_MAX = 64 << 20
 #: Tags of a connection, and characters of one (Cloudflare: 10 and 256).

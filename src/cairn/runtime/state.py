@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from cairn.errors import StoreCorrupt
-from cairn.runtime import records as r
 from cairn.runtime import connection_state, schedule_state, sub_objects, waits
+from cairn.runtime import records as r
 from cairn.runtime.connection_state import ConnectionState
 from cairn.runtime.fiber_state import Came as Came
 from cairn.runtime.fiber_state import FiberState as FiberState
@@ -341,11 +341,6 @@ def _forget(state: RuntimeState, record: r.ForgetRequested, ordinal: int) -> Non
         state.fibers[record.fiber].forget = True
 
 
-def _sent(state: RuntimeState, record: r.ObjectSent, ordinal: int) -> None:
-    if record.call in state.fibers:
-        state.fibers[record.call].chunks += 1
-
-
 def _destroy(state: RuntimeState, record: r.DestroyRequested, ordinal: int) -> None:
     state.destroy = True
 
@@ -365,19 +360,9 @@ _OF_LIVE_FIBERS = (
 
 #: What a running method records on its way: it changes nothing of who may run.
 _OF_WORK = frozenset(
-    {
-        r.FiberStashed,
-        r.StepStarted,
-        r.StepCompleted,
-        r.FiberWaiting,
-        r.FiberWaited,
-        r.ConnectionOpened,
-        r.ConnectionChanged,
-        r.ConnectionClosed,
-        r.ObjectSent,
-        r.SubObjectAdded,
-        r.SubObjectRemoved,
-    }
+    {r.FiberStashed, r.StepStarted, r.StepCompleted, r.FiberWaiting, r.FiberWaited}
+    | connection_state.HANDLERS.keys()
+    | sub_objects.HANDLERS.keys()
 )
 
 _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
@@ -405,10 +390,6 @@ _HANDLERS: dict[type[r.Record], Callable[[RuntimeState, Any, int], None]] = {
     r.ScheduleRequested: schedule_state.requested,
     r.ScheduleFired: schedule_state.fired,
     r.DestroyRequested: _destroy,
-    r.ConnectionOpened: connection_state.opened,
-    r.ConnectionChanged: connection_state.changed,
-    r.ConnectionClosed: connection_state.closed,
-    r.ObjectSent: _sent,
-    r.SubObjectAdded: sub_objects.added,
-    r.SubObjectRemoved: sub_objects.removed,
+    **connection_state.HANDLERS,
+    **sub_objects.HANDLERS,
 }

@@ -7,8 +7,9 @@ parent's log before it exists, and is not taken off before it is gone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -54,13 +55,16 @@ def sub_key(kind: str, name: str) -> str:
     return f"{kind}/{name}"
 
 
-def added(state: RuntimeState, record: r.SubObjectAdded, ordinal: int) -> None:
+def _added(state: RuntimeState, record: r.SubObjectAdded, ordinal: int) -> None:
     state.subs[sub_key(record.kind, record.name)] = SubObject(record.kind, record.name)
 
 
-def removed(state: RuntimeState, record: r.SubObjectRemoved, ordinal: int) -> None:
+def _removed(state: RuntimeState, record: r.SubObjectRemoved, ordinal: int) -> None:
     key = sub_key(record.kind, record.name)
     if record.gone:
         state.subs.pop(key, None)
     else:
         state.subs[key] = SubObject(record.kind, record.name, leaving=True)
+
+
+HANDLERS: dict[type[r.Record], Callable[[Any, Any, int], None]] = {r.SubObjectAdded: _added, r.SubObjectRemoved: _removed}

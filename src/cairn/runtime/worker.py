@@ -22,26 +22,23 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from cairn.clock import Clock
-from cairn.errors import ObjectError, StoreError, UsageError
+from cairn.errors import StoreError, UsageError
 from cairn.ids import Ids
 from cairn.runtime import settings
 from cairn.runtime.application import Application
 from cairn.runtime.claims import Troubles, choose
 from cairn.runtime.heartbeat import Heartbeat
 from cairn.runtime.lease import Standing, margin_of, standing
+from cairn.runtime.objects import Objects
 from cairn.runtime.owners import Owners, beside
 from cairn.runtime.residents import Residents
 from cairn.runtime.roster import Census, Roster
+from cairn.runtime.runner import Runner
 from cairn.runtime.storage.store import Address, DueRow, InstanceRow, Store, WorkerRow
 from cairn.runtime.threads import Threads
 from cairn.runtime.waiting import nap
-
-if TYPE_CHECKING:
-    from cairn.runtime.objects import Objects
-    from cairn.runtime.runner import Runner
 
 logger = logging.getLogger("cairn.runtime")
 
@@ -107,7 +104,7 @@ class Worker:
             on_change=self._stir,
             objects=lambda: self.objects,
         )
-        self._objects: Objects | None = None
+        self.objects = Objects(store, self, self.applications, clock=clock, ids=ids)
         self._stop = asyncio.Event()
         self._work = asyncio.Event()
         self._news = asyncio.Event()
@@ -117,42 +114,21 @@ class Worker:
         self._swept = self._scanned = float("-inf")
         self._collected = clock.monotonic()
 
-    @property
-    def objects(self) -> Objects:
-        """The way to objects from this process."""
-        if self._objects is None:
-            from cairn.runtime.objects import Objects
-
-            Objects(self.store, self, self.applications, clock=self.clock, ids=self.ids)
-        assert self._objects is not None
-        return self._objects
-
-    @objects.setter
-    def objects(self, objects: Objects) -> None:
-        self._objects = objects
-
     async def reach(self, row: InstanceRow, *, nested: bool = False) -> Runner | None:
-        """The instance, activated in this process; None when it is to be reached through its log: another live worker has it, or
-        this one cannot have it now. `nested`: somebody in memory waits for it, so it need not wait for room. *Raises* what its
-        activation raised, ObjectError while that is not tried again."""
+        """The instance, activated in this process; None when it is to be reached through its log: another live worker has it,
+        or this one cannot have it now. `nested`: somebody in memory waits for it, so it waits for no room. *Raises* as
+        `Residents.reach`."""
         if self._swept == float("-inf") and self._main is not None:
             await self._sweep()
         if row.address.kind not in self.applications or (self._only is not None and not self._only(row.address)):
             return None
-        if row.n in self._residents:
-            return await self._residents.reach(row)
-        if row.owner is not None and row.owner not in self._census.known:
-            await self._sweep()  # it is dead, or newer than the last census
-            row = await self.store.instance(row.n) or row
-        if not self._may_claim() or (row.owner != self.id and row.owner in self._census.live):
-            return None
-        now, due = self.clock.monotonic(), DueRow(row.n, row.address, "", 0.0, row.epoch, row.owner)
-        if (trouble := self.troubles.why(due, now)) is not None:
-            raise ObjectError(f"{row.address} cannot be activated and is tried again within a minute: {trouble}")
-        if not nested and row.n not in self._residents and len(self._residents) >= self.settings.instances_max:
-            self._residents.make_room(1)
-            return None
-        return await self._residents.reach(row)
+        if row.n not in self._residents:
+            if row.owner is not None and row.owner not in self._census.known:
+                await self._sweep()  # it is dead, or newer than the last census
+                row = await self.store.instance(row.n) or row
+            if not self._may_claim() or (row.owner != self.id and row.owner in self._census.live):
+                return None
+        return await self._residents.reach(row, room=nested or len(self._residents) < self.settings.instances_max)
 
     # --- its life
 
