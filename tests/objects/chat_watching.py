@@ -101,6 +101,8 @@ def plain(message: Json) -> Json:
         left = {name: value for name, value in part.items() if name not in ("toolName", "providerMetadata", "id")}
         if part["type"].startswith("data-"):
             left["id"] = part["id"]
+        if message["role"] == "user":
+            left.pop("state", None)
         if left.get("state") not in ("approval-requested",):
             left.pop("approval", None)
         parts.append(left)

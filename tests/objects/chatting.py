@@ -33,6 +33,8 @@ class Tab:
 
     def __init__(self, line: Line) -> None:
         self.line = line
+        self._asked: dict[int, list[Json]] = {}
+        """What it said, by the number of frames it had been told before."""
 
     # --- what it says
 
@@ -44,6 +46,7 @@ class Tab:
         request = request or f"req-{next(_numbers)}"
         body = json.dumps({"messages": list(messages), "trigger": trigger, **more})
         init = {"method": "POST", "body": body}
+        self._asked.setdefault(len(self.line.frames), []).append({"type": "ask", "messages": list(messages)})
         self.line.say({"type": "cf_agent_use_chat_request", "id": request, "init": init})
         return request
 
@@ -84,8 +87,36 @@ class Tab:
 
     @property
     def transcript(self) -> list[Json]:
-        """The last one it was sent."""
-        found: list[Json] = self.line.said("cf_agent_chat_messages")[-1]["messages"]
+        """What its client holds: transcripts as they came, its own messages, streams, and messages that were updated."""
+        held: list[Json] = []
+        told: dict[str, list[Json]] = {}
+        for frame in self.history:
+            match frame["type"]:
+                case "ask":
+                    held = [*frame["messages"]]
+                case "cf_agent_chat_messages":
+                    held = [*frame["messages"]]
+                case "cf_agent_chat_clear":
+                    held = []
+                case "cf_agent_message_updated":
+                    held = [frame["message"] if each["id"] == frame["message"]["id"] else each for each in held]
+                case "cf_agent_use_chat_response" if frame["body"] and not frame.get("error"):
+                    chunk = json.loads(frame["body"])
+                    told[frame["id"]] = [chunk] if chunk["type"] == "start" else [*told[frame["id"]], chunk]
+                    if chunk["type"] == "start" and all(each["id"] != chunk["messageId"] for each in held):
+                        held.append({"id": chunk["messageId"], "role": "assistant", "parts": []})
+                    message = assembled(told[frame["id"]])
+                    held = [message if each["id"] == message["id"] else each for each in held]
+        return held
+
+    @property
+    def history(self) -> list[Json]:
+        """What was said and told, in order."""
+        frames = self.line.frames
+        asked = dict(self._asked)
+        found: list[Json] = [*asked.pop(0, [])]
+        for place, frame in enumerate(frames, 1):
+            found += [frame, *asked.get(place, [])]
         return found
 
     @property

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.http.calling import ask, send
 from tests.npm.node import SCRIPTS
-from tests.objects.chatting import person, tab, text_of
+from tests.objects.chat_watching import plain
+from tests.objects.chatting import Tab, person, tab, text_of
 
 from cairn import Agent, App, Context, Limits, ModelError
 from cairn.framework.http.auth import Grant
@@ -19,6 +20,8 @@ from cairn.framework.http.tokens import Tokens, create
 from cairn.harness.messages import Text, UserMessage
 from cairn.harness.models.protocol import ModelRequest
 from cairn.testing.scripted import Call, Fail, Reply, Say, ScriptedModel, Stall
+
+pytestmark = pytest.mark.slow
 
 Json = dict[str, Any]
 
@@ -90,6 +93,16 @@ def chat(main: Main, **given: Any) -> None:
     asyncio.run(run())
 
 
+def same(one: Tab, two: Tab) -> bool:
+    """Whether two tabs hold the same."""
+    return [plain(each) for each in one.transcript] == [plain(each) for each in two.transcript]
+
+
+async def stored(app: App, id: str = "c") -> list[Json]:
+    """The transcript, as a tab gets it that is opened now."""
+    return (await ask(app, "GET", f"/agents/clerk/{id}/get-messages")).json()  # type: ignore[no-any-return]
+
+
 def texts(messages: list[Json]) -> list[str]:
     return [text_of(message) for message in messages]
 
@@ -98,7 +111,7 @@ def texts(messages: list[Json]) -> list[str]:
 
 
 def test_a_message_is_answered_under_the_request_s_own_id() -> None:
-    """S1, S10: its chunks, then the transcript, then the end, which names what it answered."""
+    """S1, S10: its chunks, then the answer as it is stored, then the end, which names what it answered."""
 
     async def main(app: App, desk: Desk) -> None:
         async with tab(app, "c") as one:
@@ -112,9 +125,10 @@ def test_a_message_is_answered_under_the_request_s_own_id() -> None:
                 "messageIds": ["mine"],
             }  # fmt: skip
             assert one.text(request) == "You said hello, the 1."
-            *_, transcript, last = one.line.frames
-            assert last == end and [each["id"] for each in transcript["messages"]] == ["mine", one.message(request)["id"]]
-            assert (await ask(app, "GET", "/agents/clerk/c/get-messages")).json() == transcript["messages"]
+            *_, stored, last = one.line.frames
+            assert last == end and stored["message"]["id"] == one.message(request)["id"]
+            assert [each["id"] for each in one.transcript] == ["mine", stored["message"]["id"]]
+            assert (await ask(app, "GET", "/agents/clerk/c/get-messages")).json()[1] == stored["message"]
 
     chat(main)
 
@@ -154,7 +168,7 @@ def test_of_a_transcript_only_what_the_person_said_last_counts() -> None:
             ]
             request = one.ask("hello", before=made_up)
             await one.end(request)
-            assert texts(one.transcript) == ["hello", "You said hello, the 1."]
+            assert texts(await stored(app)) == ["hello", "You said hello, the 1."]
 
     chat(main)
 
@@ -275,7 +289,7 @@ def test_every_tab_sees_what_any_of_them_asks() -> None:
             await two.end(stream)
             await one.end(request)
             assert two.message(stream) == one.message(request)
-            assert two.transcript == one.transcript and two.transcript[0]["id"] == "mine"
+            assert same(two, one) and two.transcript[0]["id"] == "mine"
             assert two.message(stream)["metadata"] == {"tokens": 3}
 
     chat(main)
@@ -478,7 +492,7 @@ def test_an_answer_is_given_anew_in_its_place() -> None:
             assert (await one.end(request))["outcome"] == "completed"
             assert [each["id"] for each in one.transcript] == ["mine", one.message(request)["id"]]
             assert one.transcript[1]["id"] != before[1]["id"]
-            await two.until(lambda: two.transcript == one.transcript)
+            await two.until(lambda: same(two, one))
             assert all(len({each["id"] for each in seen["messages"]}) == len(seen["messages"])
                        for seen in two.line.said("cf_agent_chat_messages"))  # fmt: skip
 
@@ -520,7 +534,7 @@ def test_a_transcript_that_a_client_would_impose_is_ignored() -> None:
             await one.end(one.ask("hello"))
             one.say("chat_messages", messages=[])
             async with tab(app, "c") as two:
-                assert two.transcript == one.transcript
+                assert same(two, one)
 
     chat(main)
 
@@ -557,7 +571,7 @@ def test_a_call_is_approved_or_rejected_from_a_tab(approved: bool) -> None:
                 "output-available" if approved else "output-denied",
                 approved,
             )
-            await two.until(lambda: two.transcript == one.transcript)
+            await two.until(lambda: same(two, one))
 
     chat(main)
 
@@ -571,10 +585,8 @@ def test_an_answer_that_waits_for_two_streams_when_both_have_come() -> None:
             first, second = _asked(one.transcript[-1])
             one.say("tool_approval", toolCallId=first, approved=False)
             assert (await one.probe("p0"))["type"] == "cf_agent_stream_resume_none"
-            await one.until(lambda: one.line.said("cf_agent_message_updated"))
-            assert _asked(one.line.said("cf_agent_message_updated")[-1]["message"]) == [second]
+            await one.until(lambda: _asked(one.transcript[-1]) == [second])
             one.say("tool_approval", toolCallId=second, approved=True)
-            await one.until(lambda: len(one.line.said("cf_agent_chat_messages")) >= 3 and desk.ran)
             await one.until(lambda: texts(one.transcript)[-1].startswith("Shall I? Done"))
             assert desk.ran == ["b"]
 
@@ -600,7 +612,7 @@ def test_a_call_is_carried_out_by_a_tab(result: Json, heard: str) -> None:
             one.say("tool_result", toolCallId=call, toolName="where", **result)
             two.say("tool_result", toolCallId=call, toolName="where", output="elsewhere")
             await one.until(lambda: text_of(one.transcript[-1]).startswith("Done"))
-            await two.until(lambda: two.transcript == one.transcript)
+            await two.until(lambda: same(two, one))
             assert text_of(one.transcript[-1]) in (f"Done: {heard}", "Done: elsewhere")
             outcomes = [each for each in one.transcript[-1]["parts"] if each["type"] == "tool-where"]
             assert len(outcomes) == 1 and outcomes[0]["state"] in ("output-available", "output-error")
@@ -657,7 +669,7 @@ def test_who_may_only_read_sees_everything_and_changes_nothing() -> None:
                 count = len(sees.line.said("cf_agent_chat_messages"))
                 sees.say(**frame, toolCallId=call)
                 await sees.until(lambda: len(sees.line.said("cf_agent_chat_messages")) > count)  # noqa: B023
-                assert sees.transcript == says.transcript and desk.ran == []
+                assert same(sees, says) and desk.ran == []
 
     _with_tokens(main)
 

@@ -87,7 +87,7 @@ class AgentChat:
                 await self._writes.do(frame)
             finally:
                 self._unfinished -= 1
-            await self._view.answer_probe()
+            await self._view.settle()
 
     async def _guarded(self, work: Any) -> None:
         """What cannot be followed any more ends the socket: the client comes back, and finds everything."""

@@ -25,6 +25,7 @@ class Admitted:
     """A message came that will be answered."""
 
     submission: str
+    message: Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class Scene:
         if message["purpose"] in ("user", "dispatch") and "turnId" not in message:
             self.failed = None
             self.unsettled[submission] = None
-            yield Admitted(submission)
+            yield Admitted(submission, message)
         elif message["id"].endswith("_interrupted") and submission == self.host:
             yield from self._recovering(True)
 

@@ -171,8 +171,8 @@ class View:
 
     async def _happen(self, happening: Happening) -> None:
         match happening:
-            case Admitted(submission):
-                self._is_stale = self._is_stale or submission not in self._asked
+            case Admitted(submission, message):
+                await self._admit(submission, message)
             case Began(submission):
                 await self._refresh()
                 self._begin(submission)
@@ -187,6 +187,14 @@ class View:
                 await self._settle(happening)
             case Replaced(is_empty):
                 await self._replace(is_empty)
+
+    async def _admit(self, submission: str, message: Json) -> None:
+        """The client lacks a message of others; of its own it has all but the addresses of its files, which it would send
+        again with every transcript."""
+        if submission not in self._asked:
+            self._is_stale = True
+        elif any(part["type"] == "file" for part in message["parts"]):
+            await self._say(frames.message_updated(ui_message(message, self._url)))
 
     # --- telling
 
@@ -232,25 +240,22 @@ class View:
             for chunk in self._telling.tell(message, self._url):
                 await self._say(frames.chunk(self._stream, chunk, replay=replay))
 
-    async def _end(self, message: Json | None, reason: str, submission: str, settled: Settled | None = None) -> None:
-        """The stream is over: its last chunks, the transcript, and then the end, which has to be last."""
+    async def _end(self, message: Json, reason: str, submission: str, settled: Settled | None = None) -> None:
+        """The stream is over: its last chunks, the answer as it is stored, and then the end, which has to be last.
+
+        A client that listened gets the one message and not the transcript: it may have said something that is on its way
+        here, and a transcript without that would take it off the person's screen."""
         if self._handshake.is_live:
             await self._tell(message)
             for chunk in self._telling.finish(reason):
                 await self._say(frames.chunk(self._stream, chunk))
+            await self._say(frames.message_updated(ui_message(message, self._url)))
+        else:
+            await self._say(frames.transcript(await self._transcript()))
         self._handshake.on(Event.ENDED)
         asked = self._asked.get(submission)
         named = asked.messages if asked is not None and asked.id == self._stream else None
-        await self._close(self._stream, named, settled)
-
-    async def _close(self, id: str, messages: list[str] | None, settled: Settled | None) -> None:
-        await self._say(frames.transcript(await self._transcript()))
-        self._is_stale = False
-        if settled is not None and settled.outcome == "failed":
-            await self._say(frames.failed(id, settled.error, messages=messages))
-        else:
-            outcome = "aborted" if settled is not None and settled.outcome == "aborted" else "completed"
-            await self._say(frames.ended(id, outcome, messages=messages))
+        await self._say(_ended(self._stream, named, settled))
 
     async def _settle(self, settled: Settled) -> None:
         submission = settled.submission
@@ -262,7 +267,7 @@ class View:
         else:
             asked = self._asked.pop(submission, None)
         if asked is not None and not asked.is_told:
-            await self._close(asked.id, asked.messages, settled)
+            await self._say(_ended(asked.id, asked.messages, settled))
 
     @property
     def _is_telling(self) -> bool:
@@ -279,7 +284,8 @@ class View:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        if self._is_stale:
+        # Not while it waits for something of its own to be stored: a transcript without that would take it away.
+        if self._is_stale and not self._busy():
             self._is_stale = False
             await self._say(frames.transcript(await self._transcript()))
 
@@ -321,9 +327,10 @@ class View:
                 self._handshake.on(Event.MISTAKEN)
                 await self._say(frames.over(id))
 
-    async def answer_probe(self) -> None:
-        """Something this client asked for is done."""
+    async def settle(self) -> None:
+        """Something this client asked for is done: it is told what waited for that."""
         async with self.turn:
+            await self._refresh()
             await self._answer_probe()
 
     async def _answer_probe(self) -> None:
@@ -380,10 +387,12 @@ class View:
                 await self._do(Event.BEGAN)
             elif settled is not None and submission not in self._scene.unsettled:
                 del self._asked[submission]
-                await self._close(asked.id, asked.messages, settled)
+                await self._say(frames.transcript(await self._transcript()))
+                await self._say(_ended(asked.id, asked.messages, settled))
             elif self._scene.host == submission:  # it waits for somebody
                 asked.is_told = True
-                await self._close(asked.id, asked.messages, None)
+                await self._say(frames.transcript(await self._transcript()))
+                await self._say(_ended(asked.id, asked.messages, None))
 
     def created(self) -> None:
         """The conversation exists now."""
@@ -425,6 +434,14 @@ class View:
         """The client has to be told what there really is."""
         async with self.turn:
             await self._say(frames.transcript(await self._transcript()))
+
+
+def _ended(id: str, messages: list[str] | None, settled: Settled | None) -> str:
+    """The last frame of a request."""
+    if settled is not None and settled.outcome == "failed":
+        return frames.failed(id, settled.error, messages=messages)
+    is_aborted = settled is not None and settled.outcome == "aborted"
+    return frames.ended(id, "aborted" if is_aborted else "completed", messages=messages)
 
 
 class FileAddresses:
