@@ -205,10 +205,8 @@ async def sockets(directory: Path) -> None:
     (directory / "served.py").write_text(SERVED)
     log = (directory / "log").open("w+")
     environment = {**os.environ, "CAIRN_STORE": str(directory / "served.db")}
-    cairn = str(Path(sys.executable).with_name("cairn"))
-    server = subprocess.Popen(
-        [cairn, "serve", "served:app", "--port", "0"], cwd=directory, env=environment, stdout=log, stderr=log
-    )  # noqa: ASYNC220
+    command = [str(Path(sys.executable).with_name("cairn")), "serve", "served:app", "--port", "0"]
+    server = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=log)  # noqa: ASYNC220
     try:
         while (found := re.search(r"http://(127\.0\.0\.1:\d+)", (directory / "log").read_text())) is None:
             assert server.poll() is None, (directory / "log").read_text()
