@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,14 +13,20 @@ from tests.http.asking import Ask
 from tests.objects.knocking import Line, knock, verdict
 from tests.objects.rooms import CLASSES, Desk, Hall, Room
 
-from cairn import Agent, App, UsageError
+from cairn import Agent, App, Context, UsageError, tool
 from cairn.framework.classes import kebab
 from cairn.framework.http.auth import Grant
 from cairn.framework.http.naming import below
 from cairn.framework.http.problems import Problem
 from cairn.framework.http.tokens import Tokens, create
 from cairn.runtime import DurableObject
-from cairn.testing.scripted import ScriptedModel
+from cairn.testing.scripted import Call, ScriptedModel
+
+
+@dataclass
+class Notes:
+    notes: list[str] = field(default_factory=list)
+
 
 Main = Callable[[App, Ask], Awaitable[None]]
 
@@ -551,5 +558,35 @@ def test_an_app_without_agents_serves_its_objects() -> None:
             assert await app.object("room", "a").add(2) == 2
             assert [number async for number in app.object(Room, "a").up_to(3)] == [0, 1, 2]
             assert json.loads((await Ask(app)("GET", "/agents/room/a")).body)["id"] == "a"
+
+    asyncio.run(run())
+
+
+# --- agents ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_agents_state_is_shown_and_not_set() -> None:
+    """A client of a conversation sees the agent's state and each change of it; it is readonly, and has no methods."""
+
+    @tool
+    async def note(ctx: Context[Notes], text: str) -> str:
+        """Keep it."""
+        ctx.state.notes = [*ctx.state.notes, text]
+        return "kept"
+
+    model = ScriptedModel([Call("note", {"text": "milk"}), "Kept."])
+
+    async def run() -> None:
+        app = App(agents=[Agent("clerk", model=model, tools=[note], state=Notes)], store=":memory:")
+        async with app, knock(app, "/agents/clerk/a") as line:
+            await ready(line)
+            assert line.frames[0]["stateFollows"] is True
+            assert line.said("cf_agent_state")[0]["state"] == {"notes": []}
+            line.say({"type": "cf_agent_state", "state": {"notes": ["mine"]}})
+            await line.until(lambda: line.said("cf_agent_state_error"))
+            assert line.said("cf_agent_state_error")[0]["error"] == "Connection is readonly"
+            assert (await line.call("note", "x"))["error"] == "Method note does not exist"
+            await (await app.conversation("clerk", "a").send("Remember the milk.")).reply()
+            await line.until(lambda: line.said("cf_agent_state")[-1]["state"] == {"notes": ["milk"]})
 
     asyncio.run(run())

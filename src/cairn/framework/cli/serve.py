@@ -270,6 +270,7 @@ def facts(app: App, listener: socket.socket, request: Request) -> dict[str, Any]
         "host": listener.getsockname()[0],
         "auth": describe(app.auth),
         "agents": [agent.name for agent in app.agents],
+        "objects": list(app.classes),
         "store": getattr(app.store, "path", ""),
         "models": models,
         "pid": os.getpid(),
@@ -286,7 +287,9 @@ def _show(request: Request, known: dict[str, Any]) -> None:
         if known["host"] in ("0.0.0.0", "::"):
             line("  listens   on every address of this machine")
         line(f"  callers   {known['auth']}")
-        line(f"  agents    {', '.join(known['agents'])}")
+        line(f"  agents    {', '.join(known['agents']) or 'none'}")
+        if known["objects"]:
+            line(f"  objects   {', '.join(known['objects'])}")
         line(f"  store     {known['store']}")
         line(f"  models    {', '.join(known['models']) or 'none'}")
         if known["workers"] > 1:

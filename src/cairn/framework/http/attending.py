@@ -6,18 +6,20 @@ setting state and sending need SEND, whoever answers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from cairn.framework.http import agent_frames as frames
 from cairn.framework.http import objects, problems
+from cairn.framework.http.chat import AgentChat
 from cairn.framework.http.objects import sent_name
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
 from cairn.framework.http.service import Service
 from cairn.framework.http.sockets import POLICY, Socket, opened
-
-if TYPE_CHECKING:
-    from cairn.framework.http.chat import AgentChat
+from cairn.runtime.connections import Connection
+from cairn.runtime.request import Request as ObjectRequest
 
 
 async def attend(service: Service, request: Request, send: Send) -> None:
@@ -27,8 +29,7 @@ async def attend(service: Service, request: Request, send: Send) -> None:
         async with opened(service, request, request.receive, send) as socket:
             await objects.converse(service, socket, target)
         return
-    service.agent(request)
-    service.handle(request)
+    service.address(request)
     if request.path["…"]:
         raise problems.route_not_found("/" + "/".join(request.segments))
     async with opened(service, request, request.receive, send) as socket:
@@ -36,20 +37,39 @@ async def attend(service: Service, request: Request, send: Send) -> None:
 
 
 async def _converse(service: Service, socket: Socket) -> None:
-    await socket.send(frames.identity(sent_name(socket.request), socket.kind, state_follows=False))
-    await socket.send(frames.NO_SERVERS)
-    chat = _chat(service, socket)
-    if chat is not None:
+    async with _followed(service, socket):
+        chat = AgentChat(service, socket, socket.kind, socket.name)
         await chat.opened()
-    try:
-        while (data := await socket.receive()) is not None:
-            await _hear(service, socket, chat, data)
-    finally:
-        if chat is not None:
+        try:
+            while (data := await socket.receive()) is not None:
+                await _hear(service, socket, chat, data)
+        finally:
             await chat.closed()
 
 
-async def _hear(service: Service, socket: Socket, chat: AgentChat | None, data: str | bytes) -> None:
+@asynccontextmanager
+async def _followed(service: Service, socket: Socket) -> AsyncIterator[None]:
+    """The client has been greeted, and inside the block it is told each new state of an agent that has one."""
+    kind, name, address = socket.kind, sent_name(socket.request), service.address(socket.request)
+    if service.agent(socket.request).state_type is None:
+        await socket.send(frames.identity(name, kind, state_follows=False))
+        await socket.send(frames.NO_SERVERS)
+        yield
+        return
+    connection = Connection(socket.id, readonly=True, by=socket.identity.name)
+    attachment = await service.objects.connect(kind, address.id, connection, ObjectRequest(), tenant=address.tenant)
+    telling: asyncio.Future[None] | None = None
+    try:
+        await objects.greet(socket, attachment, kind, name)
+        telling = asyncio.ensure_future(objects.tell(service, socket, attachment))
+        yield
+    finally:
+        if telling is not None:
+            telling.cancel()
+        await attachment.close()
+
+
+async def _hear(service: Service, socket: Socket, chat: AgentChat, data: str | bytes) -> None:
     said = frames.said(data, service.limits)
     match said:
         case frames.Call(id=id, method=method):
@@ -58,16 +78,7 @@ async def _hear(service: Service, socket: Socket, chat: AgentChat | None, data: 
             await socket.send(frames.error(id, why))
         case frames.SetState() | frames.Malformed(frame=frames.STATE):
             await socket.send(frames.state_error(frames.READONLY))
-        case frames.Other() if chat is not None and await chat.received(said.fields):
+        case frames.Other() if await chat.received(said.fields):
             pass
         case _:
             await socket.close(POLICY, "an agent takes no message of that form")
-
-
-def _chat(service: Service, socket: Socket) -> AgentChat | None:
-    """The chat of an agent, if this version has one."""
-    try:
-        from cairn.framework.http.chat import AgentChat
-    except ImportError:
-        return None
-    return AgentChat(service, socket, socket.kind, socket.name)

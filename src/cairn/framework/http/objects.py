@@ -152,10 +152,9 @@ async def converse(service: Service, socket: Socket, target: Target) -> None:
         attachment = await _attached(service, socket, target)
         if attachment is None:
             return
-        line = _Line(service, socket, attachment)
         try:
-            await line.greet(target.name, target.kind)
-            await line.run()
+            await greet(socket, attachment, target.kind, target.name)
+            await _Line(service, socket, attachment).run()
         finally:
             code, reason = socket.end or (1006, "")
             await asyncio.shield(_leave(attachment, code, reason))
@@ -186,6 +185,34 @@ async def _leave(attachment: Attachment, code: int, reason: str) -> None:
         logger.warning("%s: on_close was not called to its end: %s", attachment.address, error)
 
 
+async def greet(socket: Socket, attachment: Attachment, kind: str, name: str) -> None:
+    """The client knows whom it reached, and how it stands; nothing of it for one that is told no protocol."""
+    if not attachment.connection.protocol:
+        return
+    state = attachment.state
+    await socket.send(frames.identity(name, kind, state_follows=state is not None))
+    if state is not None:
+        await socket.send(frames.state(state))
+    await socket.send(frames.NO_SERVERS)
+
+
+async def tell(service: Service, socket: Socket, attachment: Attachment) -> None:
+    """Whatever it is told from then on, until one of them ends it."""
+    try:
+        async for frame in attachment.frames():
+            match frame:
+                case StateFrame(state=state):
+                    await socket.send(frames.state(state))
+                case Sent(data=data):
+                    await socket.send(data)
+                case Closed(code=code, reason=reason):
+                    socket.finish(code, reason)
+    except Exception as error:
+        ref = service.app.ids.new("err")
+        logger.error("%s: what it says cannot be told (%s)", attachment.address, ref, exc_info=error)
+        socket.finish(FAILED, f"internal_error: It was logged under {ref}.")
+
+
 class _Line:
     """One client's socket and what it is attached to."""
 
@@ -196,18 +223,8 @@ class _Line:
         self._room = asyncio.Semaphore(service.limits.calls_per_socket_max)
         self._work: set[asyncio.Task[None]] = set()
 
-    async def greet(self, name: str, kind: str) -> None:
-        """Who it is, its state, its lists; nothing of it for a client that is told no protocol."""
-        if not self._attachment.connection.protocol:
-            return
-        state = self._attachment.state
-        await self._socket.send(frames.identity(name, kind, state_follows=state is not None))
-        if state is not None:
-            await self._socket.send(frames.state(state))
-        await self._socket.send(frames.NO_SERVERS)
-
     async def run(self) -> None:
-        pump = asyncio.ensure_future(self._pump())
+        pump = asyncio.ensure_future(tell(self._service, self._socket, self._attachment))
         try:
             while (data := await self._socket.receive()) is not None:
                 await self._room.acquire()
@@ -225,22 +242,6 @@ class _Line:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         self._room.release()
-
-    # --- what the object says
-
-    async def _pump(self) -> None:
-        try:
-            async for frame in self._attachment.frames():
-                match frame:
-                    case StateFrame(state=state):
-                        await self._socket.send(frames.state(state))
-                    case Sent(data=data):
-                        await self._socket.send(data)
-                    case Closed(code=code, reason=reason):
-                        self._socket.finish(code, reason)
-        except Exception as error:
-            ref = self._log("what it says cannot be read", error)
-            self._socket.finish(FAILED, f"internal_error: {ref}")
 
     # --- what the client says
 
