@@ -265,10 +265,12 @@ def test_what_was_staged_and_not_finished_has_no_effect_on_what_comes_next(monke
             await desk.instance.save_checkpoint()
             await desk.claim()
             assert desk.files.list() == []
+            await desk.files.write("/small", b"x")
+            assert [entry.name for entry in desk.files.list()] == ["small"]
             async with desk.files.transaction() as draft:
                 for number in range(100):
                     await draft.write(f"/kept-{number}", b"x")
-            assert len(desk.files.list()) == 100
+            assert len(desk.files.list()) == 101
             assert nodes_of(await desk.folded()) == nodes_of(desk.instance.files.tree)
 
     run(main())

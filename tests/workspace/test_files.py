@@ -178,8 +178,8 @@ PATHS: list[tuple[str, str, int | None]] = [
     ("/COM1", "dos", None),
     ("C:\\x", "", errno.ENOENT),
     ("file:///etc/passwd", "", errno.ENOENT),
-    ("/thirty-nine", "ours", None),
-    ("/forty-one", "", errno.ELOOP),
+    ("/l40", "ours", None),
+    ("/l41", "", errno.ELOOP),
 ]
 
 
@@ -214,9 +214,6 @@ def test_no_path_leads_anywhere_but_into_the_workspace() -> None:
                 await draft.symlink("/etc/passwd", "/l1")
                 for number in range(2, 42):
                     await draft.symlink(f"l{number - 1}", f"/l{number}")
-                await draft.rename("/l40", "/thirty-nine")
-                await draft.symlink("thirty-nine", "/l40")
-                await draft.rename("/l41", "/forty-one")
             for path, content, expected in PATHS:
                 try:
                     found: Any = (await desk.files.read(path)).decode()
