@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cairn.errors import SandboxError, UsageError, WorkspaceError
+from cairn.errors import SandboxError, UsageError, WorkspaceError, WorkspaceFull
 from cairn.harness.sandbox.protocol import REMEMBERED_BYTES_MAX, ExecResult, FileInfo, Place, ProcessInfo
 from cairn.harness.sandbox.virtual_commands import Commands
 from cairn.harness.sandbox.virtual_files import FilesOf
@@ -298,10 +298,8 @@ class VirtualView:
                     await self._keep(done, payload)
                 else:
                     worker.kill()  # whatever it was busy with, it may be still
-            except Garbage as error:
+            except (Garbage, WorkerLost) as error:
                 worker.kill()
-                raise SandboxError(_lost(str(error))) from error
-            except WorkerLost as error:
                 raise SandboxError(_lost(str(error))) from error
         return await self._result(done, log)
 
@@ -329,11 +327,14 @@ class VirtualView:
         self.is_spoiled = bool(done.changes)
         try:
             await carry_out(self._draft, done.changes, contents)
-        except WorkspaceError as error:
+        except WorkspaceFull as error:
             raise SandboxError(f"the command ran, but nothing of what it did is kept: {error}") from error
+        except OSError as error:  # the shell refuses such things itself: this one is not to be trusted
+            raise Garbage(f"did what cannot be done to files ({error})") from error
         self.is_spoiled = False
         if state:
             if len(state) > REMEMBERED_BYTES_MAX // 2:
+                self.is_spoiled = bool(done.changes)
                 raise SandboxError(
                     f"the shell's variables and functions have {len(state):,} bytes, more than is kept between two commands; "
                     "nothing of this command is kept. Put large texts into files"

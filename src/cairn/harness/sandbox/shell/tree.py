@@ -26,6 +26,11 @@ SCRATCH = ".tmp"
 #: Everything one command writes is in memory until it ends.
 WRITTEN_BYTES_MAX = 256 * 1024 * 1024
 
+#: Bytes of a name and of a path, and directories above each other: a little less than a workspace takes, so that it takes all.
+NAME_BYTES_MAX = 255
+PATH_BYTES_MAX = 4_000
+DEPTH_MAX = 240
+
 #: Devices whose content is made up at each read, and how much of it there is: as much as the library's own have.
 RANDOM = ("/dev/random", "/dev/urandom")
 DEVICE_BYTES = 1024 * 1024
@@ -91,6 +96,8 @@ class Files:
 
     def _parts(self, path: str) -> list[str] | None:
         """The names below the workspace's root, or None for a path of the system."""
+        if len(path.encode()) > PATH_BYTES_MAX or path.count("/") > DEPTH_MAX:
+            raise FileError(INVALID, "File name too long")
         if self.is_over:
             raise FileError(DENIED, "the command has ended")
         parts = [part for part in path.split("/") if part and part != "."]
@@ -259,6 +266,8 @@ class Files:
     def _new(self, above: Node, name: str, node: Node) -> Node:
         if not name or name in (".", "..") or "\0" in name:
             raise FileError(INVALID, "not a name")
+        if len(name.encode()) > NAME_BYTES_MAX:
+            raise FileError(INVALID, "File name too long")
         node.mtime = above.mtime = self.now()
         above.names[name] = node
         return node
