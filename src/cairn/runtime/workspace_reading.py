@@ -10,6 +10,8 @@ import errno
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from cairn.errors import WorkspaceError
 from cairn.runtime.files import Entry, Node, fail
 from cairn.runtime.files_glob import glob
@@ -92,6 +94,13 @@ class Reading:
     def resolve(self, path: str) -> str:
         """The path without links, `.` and `..`. Raises WorkspaceError when nothing is there."""
         return self._nodes.path(existing(self._nodes, path).id)
+
+    def identity(self, id: int) -> str | None:
+        """A name of a file's content as it is stored: the same name, the same bytes. None while it is not stored, or empty."""
+        node = self._nodes.node(id)
+        if node is None or node.content is None or self._pending(node) is not None:
+            return None
+        return msgspec.json.encode((node.size, node.content)).decode()
 
     def usage(self) -> Usage:
         nodes = self._nodes

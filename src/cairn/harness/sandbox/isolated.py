@@ -26,8 +26,9 @@ from cairn.harness.sandbox.beneath import Places
 from cairn.harness.sandbox.commands import GRACE_SECONDS, Request, to_the_end
 from cairn.harness.sandbox.confinement import landlock_confinement, landlock_missing, processes_of_user
 from cairn.harness.sandbox.disk import DiskWatch
+from cairn.harness.sandbox.isolated_workspace import IsolatedWorkspace
 from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, ProcessInfo
-from cairn.harness.sandbox.running import HostCommands, Ran
+from cairn.harness.sandbox.running import HostCommands, OnOutput, OnStarted, Ran
 from cairn.harness.sandbox.text import size_of
 
 if TYPE_CHECKING:
@@ -111,10 +112,16 @@ class IsolatedFactory:
     def name(self) -> str:
         return "isolated"
 
-    async def open(self, instance: str, directory: str, place: Place | None = None) -> IsolatedSandbox:
-        """The environment is taken as it is now; the means of isolation are tried once per process."""
+    async def open(self, instance: str, directory: str, place: Place | None = None) -> IsolatedSandbox | IsolatedWorkspace:
+        """Over the instance's workspace, or over a directory: the one that was named, else a private one that lasts.
+
+        The environment is taken as it is now; the means of isolation are tried once per process.
+        """
         backend = await asyncio.to_thread(usable_backend, self.backend)
-        return await asyncio.to_thread(IsolatedSandbox, self, directory, backend)
+        host = await asyncio.to_thread(IsolatedSandbox, self, directory, backend)
+        if self.directory is not None or place is None or place.workspace is None:
+            return host
+        return IsolatedWorkspace(host, place.workspace, directory)
 
 
 @lru_cache(maxsize=3)
@@ -140,17 +147,17 @@ class IsolatedSandbox:
     def __init__(self, chosen: IsolatedFactory, directory: str, backend: Literal["bubblewrap", "landlock"]) -> None:
         self._chosen = chosen
         self._backend = backend
-        self._directories = _furnish(directory, chosen.directory)
-        inside = dict(zip(_INSIDE, self._directories, strict=True))
+        self.directories = _furnish(directory, chosen.directory)
+        inside = dict(zip(_INSIDE, self.directories, strict=True))
         if backend == "landlock":
-            inside = {outside: outside for outside in self._directories}
+            inside = {outside: outside for outside in self.directories}
         self.workspace, self._home, self._temporary, self._output = inside
         self._places = Places(inside)
         self._inside = inside
         limits = chosen.limits
         self._group = cgroups.make(limits.memory_bytes, limits.processes, limits.cpus)
-        self._disk = DiskWatch(self._directories[:3], limits.disk_bytes)
-        self._commands = HostCommands(self._directories[3])
+        self._disk = DiskWatch(self.directories[:3], limits.disk_bytes)
+        self._commands = HostCommands(self.directories[3])
         self._env = self._environment()
         self._shell = shutil.which("bash", path="/usr/bin:/bin") or "/bin/sh"
 
@@ -201,9 +208,26 @@ class IsolatedSandbox:
         *Cancelled*, timed out, or `on_started` raised: every process it started is dead when this returns.
         *Raises* SandboxError if the command could not be started, or its supervisor was killed.
         """
+        result, _ = await self.run(
+            command, cwd=cwd, env=env, timeout_seconds=timeout_seconds, on_output=on_output, on_started=on_started
+        )
+        return result
+
+    async def run(
+        self,
+        command: str,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+        on_output: OnOutput = None,
+        on_started: OnStarted = None,
+        leave: bool = True,
+    ) -> tuple[ExecResult, bool]:
+        """As `exec`, and whether it came to its own end, not to ours. Without `leave` no process is left running."""
         variables = self._env | dict(env or {})
         self._commands.check(command, variables)
-        where = self._path(cwd) if cwd else self.workspace
+        where = self.absolute(cwd) if cwd else self.workspace
         request = await _in_thread(lambda: self._request(command, where, variables))
         allowed = self._chosen.limits.seconds
         ran = await self._commands.run(
@@ -212,8 +236,9 @@ class IsolatedSandbox:
             on_output=on_output,
             on_started=on_started,
             beside=self._overused,
+            leave=leave,
         )
-        return self._result(ran, where)
+        return self._result(ran, where), not (ran.result.timed_out or ran.ended_for)
 
     async def _overused(self, process: ProcessInfo) -> str:
         """Returns when the command has taken more than it may of what the kernel does not count here."""
@@ -239,7 +264,7 @@ class IsolatedSandbox:
         if self._backend == "landlock":
             if self._group is None:
                 own["RLIMIT_NPROC"] = processes_of_user() + limits.processes
-            confine |= landlock_confinement(self._directories, self._chosen.read_only, has_network=self._has_network)
+            confine |= landlock_confinement(self.directories, self._chosen.read_only, has_network=self._has_network)
             return Request([self._shell, "-c", command], self._places.real_path(where), env, grace, confine)
         box = self._box()
         confine["feeds"] = bubblewrap.feeds(box, bubblewrap.options(box, where, env))
@@ -288,30 +313,31 @@ class IsolatedSandbox:
         if self._group is not None:
             self._group.close()
         self._places.close()
-        shutil.rmtree(self._directories[2], ignore_errors=True)
+        shutil.rmtree(self.directories[2], ignore_errors=True)
 
     # ------------------------------------------------------------------ files
 
     async def read(self, path: str, *, start: int = 0, size: int | None = None) -> bytes:
-        return await _in_thread(lambda: self._places.read(self._path(path), start, size))
+        return await _in_thread(lambda: self._places.read(self.absolute(path), start, size))
 
     async def write(self, path: str, data: bytes) -> None:
         """See the protocol. *Durable*: the bytes are on the disk when it returns."""
-        await _in_thread(lambda: self._places.replace(self._path(path), data))
+        await _in_thread(lambda: self._places.replace(self.absolute(path), data))
 
     async def stat(self, path: str) -> FileInfo | None:
-        return await _in_thread(lambda: self._places.stat(self._path(path)))
+        return await _in_thread(lambda: self._places.stat(self.absolute(path)))
 
     async def list(self, path: str) -> list[FileInfo]:
-        return await _in_thread(lambda: self._places.entries(self._path(path)))
+        return await _in_thread(lambda: self._places.entries(self.absolute(path)))
 
     async def remove(self, path: str) -> None:
-        await _in_thread(lambda: self._places.remove(self._path(path)))
+        await _in_thread(lambda: self._places.remove(self.absolute(path)))
 
     async def real_path(self, path: str) -> str:
-        return await _in_thread(lambda: self._places.real_path(self._path(path)))
+        return await _in_thread(lambda: self._places.real_path(self.absolute(path)))
 
-    def _path(self, path: str) -> str:
+    def absolute(self, path: str) -> str:
+        """The path as commands see it. *Raises* SandboxError: it can be none, or the sandbox is closed."""
         if "\0" in path:
             raise SandboxError(f"{path!r} contains a NUL character and cannot be a path")
         if self._commands.is_closed:

@@ -74,10 +74,12 @@ class HostCommands:
         on_output: OnOutput = None,
         on_started: OnStarted = None,
         beside: Beside = None,
+        leave: bool = True,
     ) -> Ran:
         """The request's program has ended, and so has everything it started that held the output.
 
         `beside` runs as long as the command does; when it returns, with a reason, the whole tree is ended for that reason.
+        Without `leave` nothing of the tree lives, whether it held the output or not.
         *Cancelled*, timed out, or `on_started` raised: every process it started is dead when this returns.
         *Raises* SandboxError if the command could not be started, or its supervisor was killed.
         """
@@ -89,7 +91,7 @@ class HostCommands:
             running = await self._prepared(control, request)
             self._commands = {command for command in self._commands if not command.is_gone} | {running}
             try:
-                return await _follow(running, pipe, output, timeout_seconds, on_started, beside)
+                return await _follow(running, pipe, output, timeout_seconds, on_started, beside, leave)
             except BaseException:
                 await to_the_end(running.end())
                 raise
@@ -123,6 +125,7 @@ async def _follow(
     timeout_seconds: float | None,
     on_started: OnStarted,
     beside: Beside,
+    leave: bool,
 ) -> Ran:
     if on_started is not None:
         await on_started(running.process)
@@ -138,7 +141,7 @@ async def _follow(
         await to_the_end(running.end())
     finally:
         ended_for = await watch.stop()
-    if others and not await _ended(pipe, HELD_OUTPUT_SECONDS):
+    if others and (not await _ended(pipe, HELD_OUTPUT_SECONDS) or not leave):
         background = True
         await to_the_end(running.end())
     await _ended(pipe, DRAIN_SECONDS)
