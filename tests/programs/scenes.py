@@ -79,6 +79,7 @@ class Stage:
 
     outside: Outside = field(default_factory=Outside)
     limits: ProgramLimits = field(default_factory=ProgramLimits)
+    check: bool = True
     store: Any = None
     interpreters: Interpreters = field(default_factory=Interpreters)
 
@@ -97,6 +98,7 @@ class Stage:
                     interpreters=stage.interpreters,
                     inputs=inputs,
                     limits=stage.limits,
+                    check=stage.check,
                     secret=b"s",
                 )
                 return shown(result)
@@ -129,6 +131,13 @@ async def staged(stage: Stage | None = None, path: str = ":memory:") -> AsyncIte
 async def run(client: Client, source: str, id: str = "one", **inputs: Any) -> dict[str, Any]:
     receipt = await client.accept(id, "run", [source, inputs])
     return await asyncio.wait_for(client.result(receipt), 30)  # type: ignore[no-any-return]
+
+
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    """What is there, once there is something."""
+    while not (found := await look()):  # noqa: ASYNC110 - what it waits for is in a store
+        await asyncio.sleep(0.01)
+    return found
 
 
 def once(source: str, limits: ProgramLimits = ProgramLimits(), **inputs: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.programs.scenes import until
+
 from cairn import Agent, App, Context
 from cairn.harness.messages import Text, ToolMessage
 from cairn.harness.models.protocol import ModelRequest
@@ -84,9 +86,7 @@ def test_a_model_finds_functions_mends_a_type_error_and_runs_a_program_that_asks
             conversation = app.conversation(agent, "c")
             receipt = await conversation.send("Go.")
             async with asyncio.timeout(20):
-                while not (questions := await conversation.questions()):
-                    await asyncio.sleep(0.01)
-            (question,) = questions
+                (question,) = await until(conversation.questions)
             assert (question.tool, question.arguments, question.reason) == ("pay", {"amount": 500}, "much money")
             assert effects == ["list c1", "refund 1", "refund 2"]
             await conversation.approve(question.call, digest=question.digest, by="ann")

@@ -141,14 +141,14 @@ def judge(played: Played, undisturbed: Played) -> None:
     assert value[4] == expected[4]
     assert [*value[:1], *value[2:]] == [*expected[:1], *expected[2:]]
     assert played.result["printed"] == "found 1\n"
-    assert played.effects["charge 20"] == 1 or (played.effects["charge 20"] == 0 and value[1] == "OutcomeUnknown")
+    assert played.effects["charge 20"] <= 1 and (value[1] == "OutcomeUnknown" or played.effects["charge 20"])
     assert played.effects["pay 500"] == 1
     assert played.dumps_left == 0
 
 
 def test_a_life_without_deaths(undisturbed: Played) -> None:
-    """What the others are compared with: each effect once. Its first call is of its clock and its dice: would a repeat see others, it would be
-    another call, and the program would end as diverged."""
+    """What the others are compared with: each effect once. Its first call is of its clock and its dice: would a repeat see
+    others, it would be another call, and the program would end as diverged."""
     value = undisturbed.result["value"]
     assert value == [
         {"item": 1, "size": 10},

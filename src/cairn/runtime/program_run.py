@@ -224,21 +224,25 @@ class _Run:
     def _named(self, asked: Asked) -> Asked:
         """`step("what it is", function, …)` is a call of the function: the text names it for people. A host's function that is
         handed over as a value arrives as its name."""
-        if asked.function != STEP or STEP in self.functions or len(asked.arguments) < 2:
+        if asked.function != STEP or STEP in self.functions:
             return asked
-        name, function, *arguments = asked.arguments
-        if function not in self.functions:
-            text = f"step({name!r}, …) takes one of the functions given to the program, not {function!r}"
-            raise ProgramFailed("error", text)
-        return Asked(asked.number, str(function), tuple(arguments), asked.keywords)
+        _, function, *arguments = (*asked.arguments, None, None)[: max(2, len(asked.arguments))]
+        if not isinstance(function, str) or function not in self.functions:
+            return asked
+        return Asked(asked.number, function, tuple(arguments), asked.keywords)
 
     def _arguments(self, asked: Asked) -> bytes:
         """By name where the function says its parameters. A call that does not fit is told so, and is no failure."""
         function = self.functions.get(asked.function)
         try:
-            bound = function.bind(asked.arguments, asked.keywords) if function is not None else {"0": asked.arguments[0]}
+            if function is not None:
+                bound = function.bind(asked.arguments, asked.keywords)
+            elif asked.function == SLEEP:
+                bound = {"0": float(asked.arguments[0])}
+            else:
+                raise TypeError("step() takes what the call is, in words, one of the given functions, and its arguments")
             return encoded(bound, self.limits, f"an argument of {asked.function}")
-        except (TypeError, ProgramFailed) as error:
+        except (TypeError, ValueError, ProgramFailed) as error:
             return msgspec.json.encode({"\0": str(error)})
 
     def _compare(self, number: int, entry: str) -> None:
@@ -280,7 +284,7 @@ class _Run:
         if self._gate is not None:
             await self._gate(call)
         if call.function == SLEEP:
-            await self.fiber.sleep(call.name, max(0.0, float(call.arguments["0"])))
+            await self.fiber.sleep(call.name, max(0.0, call.arguments["0"] or 0.0))
             return await self._record(call, entry, value=None)
         function = self.functions[call.function]
         if (refused := await self._refused(function, call)) is not None:
