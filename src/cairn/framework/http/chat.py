@@ -17,10 +17,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from cairn.framework.http import chat_frames as frames
-from cairn.framework.http.chat_parts import ui_messages
 from cairn.framework.http.chat_view import FileAddresses, View
 from cairn.framework.http.chat_writes import Writes
 from cairn.framework.http.responses import JSON, NO_STORE, send_bytes
@@ -101,8 +98,6 @@ class AgentChat:
 async def get_messages(service: Service, request: Request, send: Send) -> None:
     """`GET /agents/{kind}/{id}/get-messages`: the transcript, as the client wants it before it connects."""
     row = await service.store.find(service.address(request))
-    messages: list[Any] = []
-    if row is not None:
-        messages = msgspec.json.decode((await service.snapshots.at_head(row)).messages())
-    shown = ui_messages(messages, FileAddresses(request, request.kind, request.conversation))
-    await send_bytes(send, 200, msgspec.json.encode(shown), JSON, NO_STORE)
+    url = FileAddresses(request, request.kind, request.conversation)
+    messages = b"[]" if row is None else await service.transcripts.at_head(row, url)
+    await send_bytes(send, 200, messages, JSON, NO_STORE)

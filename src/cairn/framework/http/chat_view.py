@@ -20,7 +20,7 @@ import msgspec
 from cairn.errors import NotFound
 from cairn.framework.http import chat_frames as frames
 from cairn.framework.http.chat_handshake import Do, Event, Handshake
-from cairn.framework.http.chat_parts import Telling, asking, ui_message, ui_messages, waits
+from cairn.framework.http.chat_parts import Telling, asking, ui_message, waits
 from cairn.framework.http.chat_scene import (
     Admitted,
     Began,
@@ -32,6 +32,7 @@ from cairn.framework.http.chat_scene import (
     Scene,
     Settled,
 )
+from cairn.framework.http.chat_transcripts import encoded
 from cairn.framework.http.frames import Frame
 from cairn.runtime import log
 from cairn.runtime.storage.store import InstanceRow
@@ -105,7 +106,7 @@ class View:
         async with self.turn:
             messages, settlements = await self._load()
             self._scene = Scene.of(messages, settlements)
-            await self._say(frames.transcript(self._encoded(messages), connect=True))
+            await self._say(frames.transcript(encoded(messages, self._url), connect=True))
             if self._scene.is_streaming:
                 self._begin(self._scene.host)
                 await self._do(Event.FOUND)
@@ -292,13 +293,7 @@ class View:
     async def _transcript(self) -> bytes:
         """All messages, as JSON, at the head."""
         row = await self._service.store.find(self._conversation.address)
-        if row is None:
-            return b"[]"
-        snapshot = await self._service.snapshots.at_head(row)
-        return self._encoded(msgspec.json.decode(snapshot.messages()))
-
-    def _encoded(self, messages: list[Json]) -> bytes:
-        return msgspec.json.encode(ui_messages(messages, self._url))
+        return b"[]" if row is None else await self._service.transcripts.at_head(row, self._url)
 
     async def _say(self, frame: str) -> None:
         await self._socket.send(frame)

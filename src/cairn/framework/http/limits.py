@@ -121,6 +121,8 @@ class HttpLimits:
     """Encoded ranges kept for other readers of the same conversation …"""
     frames_bytes: int = 32 * MB
     """… and what they may weigh together."""
+    transcripts_bytes: int = 16 * MB
+    """Transcripts kept encoded for other tabs of the same chat."""
 
     # --- live readers -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from cairn.errors import NotFound
 from cairn.framework.classes import kind_named
 from cairn.framework.http import problems
 from cairn.framework.http.auth import Authenticator
+from cairn.framework.http.chat_transcripts import Transcripts
 from cairn.framework.http.frames import Frames
 from cairn.framework.http.limits import HttpLimits
 from cairn.framework.http.presence import Stopping
@@ -35,6 +36,7 @@ class Service:
         self.authenticator = authenticator
         self.quota = quota
         self.snapshots = Snapshots(app.store, limits)
+        self.transcripts = Transcripts(self.snapshots, limits)
         self.titles = Titles(app.store, limits)
         self.frames = Frames(app.store, self.snapshots, limits)
         self.sockets = Sockets()
