@@ -233,6 +233,23 @@ def test_a_client_without_protocol_is_told_nothing_of_it() -> None:
     in_app(main)
 
 
+def test_what_a_client_said_before_it_left_is_done() -> None:
+    """A page that sets the state and is closed at once has set it; a stream that nobody hears ends."""
+
+    async def main(app: App, ask: Ask) -> None:
+        async with knock(app, "/agents/room/a") as line, knock(app, "/agents/room/a") as other:
+            await ready(line)
+            await ready(other)
+            line.say({"type": "cf_agent_state", "state": {"count": 7, "names": []}})
+            line.say({"type": "rpc", "id": "1", "method": "add", "args": [3]})
+            line.say({"type": "rpc", "id": "2", "method": "endless", "args": []})
+            await line.leave()
+            await other.until(lambda: other.said("cf_agent_state")[-1]["state"]["count"] == 10)
+            assert (await other.call("add", 1))["result"] == 11
+
+    in_app(main)
+
+
 # --- calls ----------------------------------------------------------------------------------------------------------
 
 

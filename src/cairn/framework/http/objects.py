@@ -29,6 +29,7 @@ from cairn.errors import (
 from cairn.framework.http import agent_frames as frames
 from cairn.framework.http import problems
 from cairn.framework.http.auth import CREDENTIAL_HEADERS, Grant
+from cairn.framework.http.limits import WRITE_BYTES
 from cairn.framework.http.naming import Below, below, check_name
 from cairn.framework.http.problems import Problem
 from cairn.framework.http.request import Request, raw_path
@@ -135,8 +136,11 @@ async def _send(send: Send, given: ObjectResponse, *, is_head: bool) -> None:
     lines = [*defaults.items(), *((name, value) for name, value in sent if name not in RESERVED_HEADERS)]
     length = [] if given.status in (204, 304) else [("content-length", str(len(given.body)))]
     encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in [*lines, *length]]
+    body = b"" if is_head or not length else given.body
     await send({"type": "http.response.start", "status": given.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": b"" if is_head or not length else given.body})
+    for start in range(0, len(body), WRITE_BYTES):  # as the client takes it
+        await send({"type": "http.response.body", "body": body[start : start + WRITE_BYTES], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _is_line(text: str) -> bool:
@@ -222,6 +226,7 @@ class _Line:
         self._attachment = attachment
         self._room = asyncio.Semaphore(service.limits.calls_per_socket_max)
         self._work: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.Task[Any] | None] = set()
 
     async def run(self) -> None:
         pump = asyncio.ensure_future(tell(self._service, self._socket, self._attachment))
@@ -230,9 +235,18 @@ class _Line:
                 await self._room.acquire()
                 self._begin(self._hear(data))
         finally:
-            for task in (pump, *self._work):
+            pump.cancel()
+            await self._finish()
+
+    async def _finish(self) -> None:
+        """The client is gone: what it had said before is still done, what only it would have heard is not."""
+        for task in list(self._work):
+            if task in self._streams:
                 task.cancel()
-            await asyncio.gather(pump, *self._work, return_exceptions=True)
+        if self._work:
+            _, late = await asyncio.wait(self._work, timeout=self._service.limits.drain_seconds)
+            for task in late:
+                task.cancel()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -241,6 +255,7 @@ class _Line:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
+        self._streams.discard(task)
         self._room.release()
 
     # --- what the client says
@@ -294,6 +309,7 @@ class _Line:
                 raise problems.forbidden("Calling needs the grant 'send'.")
             arguments: Sequence[Any] = call.args
             if self._service.objects.streams(self._attachment.address.kind, call.method):
+                self._streams.add(asyncio.current_task())
                 async for chunk in self._attachment.stream(call.method, arguments):
                     await self._socket.send(frames.chunk(call.id, chunk))
                 value = msgspec.Raw(b"null")
