@@ -173,6 +173,18 @@ def test_another_answer_after_the_first_is_a_conflict_that_names_who_answered(fi
     assert "answered otherwise by " + ("ann" if first is approving else "bob") in str(came)
 
 
+@pytest.mark.parametrize("wait", [0.0, 1.0], ids=["at once", "when all is settled"])
+def test_the_same_answer_to_other_arguments_is_a_conflict_after_the_first_too(wait: float) -> None:
+    """X10: replayed with another digest: it is not the answer that was given."""
+
+    async def stale(conversation: ConversationHandle, question: PendingCall) -> Any:
+        return await conversation.approve(question.call, digest="sha256:0", by="ann")
+
+    (came,) = after(approving, stale, wait=wait)
+
+    assert isinstance(came, Conflict) and "other arguments" in str(came)
+
+
 def test_who_may_not_answer_may_not_repeat_an_answer_either() -> None:
     """X10: mallory learns nothing from repeating what ann said."""
 

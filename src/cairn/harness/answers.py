@@ -132,7 +132,7 @@ class Answers:
             raise NotFound(f"{self._where} does not exist, so it asks nothing")
         asking = next((each for each in open_questions(fold) if each.call == call), None)
         if asking is None:
-            return self._too_late(fold, call, raw, by)
+            return self._too_late(fold, call, raw, digest, by)
         self._check(asking, answer, digest, by)
         at = self._client.clock.wall()
         given = r.AnswerGiven(call=call, digest=digest, at=at, answer=raw, by=by, fiber=asking.submission)
@@ -162,16 +162,19 @@ class Answers:
         who = f"{came.by or 'somebody'} answered it otherwise" if came is not None and not came.timed_out else "it ended"
         raise Conflict(f"{self._where}: {who} a moment before; this answer to call '{asking.call}' has no effect")
 
-    def _too_late(self, fold: Fold, call: str, raw: msgspec.Raw, by: str) -> AnswerReceipt:
+    def _too_late(self, fold: Fold, call: str, raw: msgspec.Raw, digest: str, by: str) -> AnswerReceipt:
         """What is said to an answer to something that waits for none: the first one's receipt if it is the same."""
         state: Conversation = fold.state
         asking, entry = state.asking.get(call), _entry_of(state, call)
         if entry is None:
             raise NotFound(f"{self._where} has no call '{call}'; its questions say what it asks")
         answered = entry.answers.get(call)
-        may = asking.by if asking is not None else answered.may if answered is not None else ()
+        question = (asking.by, asking.digest) if asking is not None else None
+        may, bound = question or ((answered.may, answered.digest) if answered is not None else ((), digest))
         if may and by not in may:
             raise Denied(f"{self._where}: call '{call}': {by or 'nobody in particular'} may not answer it")
+        if digest != bound:
+            raise Conflict(f"{self._where}: call '{call}': the answer is to other arguments than those that were asked about")
         if answered is not None:
             return self._again(fold, call, answered.by, answered.answer == digest_of_answer(raw))
         if asking is None:

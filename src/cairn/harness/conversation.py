@@ -353,7 +353,7 @@ def _answered(self: Conversation, call: str, by: str, answer: str) -> None:
     """What is remembered of an answer for as long as the conversation: who gave it, and which it was."""
     asking = self.asking.pop(call, None)
     if answer and asking is not None and self._unanswered is not None:
-        self.entries[self._unanswered].answers[call] = Answered(by=by, answer=answer, may=asking.by)
+        self.entries[self._unanswered].answers[call] = Answered(by, answer, asking.digest, asking.by)
 
 
 def _called(self: Conversation, record: h.ToolCalled, ordinal: int) -> None:

@@ -33,8 +33,10 @@ class Answered(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str
     answer: str
     """Its digest."""
+    digest: str = ""
+    """Of the question, and …"""
     may: tuple[str, ...] = ()
-    """Who might have answered."""
+    """… who might have answered it."""
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
