@@ -89,7 +89,7 @@ def _of_date(text: str) -> float | None:
         return None
     if re.fullmatch(r"@-?\d+(\.\d+)?", text):
         return float(text[1:])
-    plain = text.strip().replace("T", " ").removesuffix("Z").removesuffix(" UTC")
+    plain = text.strip().removesuffix(" UTC").removesuffix("Z").replace("T", " ")
     for form in _FORMS:
         try:
             found = datetime.strptime(plain, form)
