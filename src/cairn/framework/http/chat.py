@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cairn.framework.http import chat_frames as frames
-from cairn.framework.http.chat_view import FileAddresses, View
+from cairn.framework.http.chat_transcripts import FileAddresses
+from cairn.framework.http.chat_view import View
 from cairn.framework.http.chat_writes import Writes
 from cairn.framework.http.responses import JSON, NO_STORE, send_bytes
 from cairn.framework.http.sockets import FAILED

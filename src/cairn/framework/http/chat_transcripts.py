@@ -7,7 +7,8 @@ of a transcript, so clients that call the server by different names have differe
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -15,6 +16,9 @@ from cairn.framework.http.chat_parts import FileUrl, ui_messages
 from cairn.framework.http.limits import HttpLimits
 from cairn.framework.http.snapshots import Snapshots
 from cairn.runtime.storage.store import InstanceRow
+
+if TYPE_CHECKING:
+    from cairn.framework.http.request import Request
 
 Json = dict[str, Any]
 
@@ -49,3 +53,14 @@ class Transcripts:
 
 def encoded(messages: list[Json], url: FileUrl) -> bytes:
     return msgspec.json.encode(ui_messages(messages, url))
+
+
+class FileAddresses:
+    """The addresses of a conversation's attachments, as its client sees the server."""
+
+    def __init__(self, request: Request, kind: str, id: str) -> None:
+        url = request.url("agents", quote(kind, safe=""), quote(id, safe=""), "attachments", "")
+        self._base = f"http{url.removeprefix('ws')}" if url.startswith("ws") else url
+
+    def __call__(self, id: str) -> str:
+        return self._base + quote(id, safe="")

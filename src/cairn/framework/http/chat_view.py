@@ -8,18 +8,15 @@ of the log never mix: one at a time. A view is a position and one answer; it nev
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import msgspec
 
 from cairn.errors import NotFound
 from cairn.framework.http import chat_frames as frames
-from cairn.framework.http.chat_handshake import Do, Event, Handshake
+from cairn.framework.http.chat_handshake import Do, Event, Handshake, Standing
 from cairn.framework.http.chat_parts import Telling, asking, ui_message, waits
 from cairn.framework.http.chat_scene import (
     Admitted,
@@ -32,13 +29,13 @@ from cairn.framework.http.chat_scene import (
     Scene,
     Settled,
 )
-from cairn.framework.http.chat_transcripts import encoded
+from cairn.framework.http.chat_streams import Asked, Streams
+from cairn.framework.http.chat_transcripts import FileAddresses, encoded
 from cairn.framework.http.frames import Frame
 from cairn.runtime import log
 from cairn.runtime.storage.store import InstanceRow
 
 if TYPE_CHECKING:
-    from cairn.framework.http.request import Request
     from cairn.framework.http.service import Service
     from cairn.framework.http.sockets import Socket
     from cairn.harness.handle import ConversationHandle
@@ -49,22 +46,9 @@ Json = dict[str, Any]
 BIRTH_SECONDS = 0.5
 #: Seconds in which a rewind is usually done; what a client says after it is about what there is then.
 RESET_SECONDS = 5.0
-#: Ids of streams that one socket remembers, for a client that stops one of them.
-STREAMS_MAX = 1_000
 
 #: The AI SDK's word for why an answer ended, by outcome.
 _FINISH = {"completed": "stop", "failed": "error", "aborted": "other"}
-
-
-@dataclass(slots=True)
-class Asked:
-    """A request of this client that has not ended."""
-
-    id: str
-    messages: list[str]
-    """What it ends with: the ids of messages."""
-    is_told: bool = False
-    """Its answer has begun; what comes after a pause is another stream."""
 
 
 class View:
@@ -83,12 +67,7 @@ class View:
         self._scene = Scene()
         self._handshake = Handshake()
         self._telling = Telling()
-        self._stream = ""
-        """What the client calls the stream that runs, or ran last."""
-        self._streams: OrderedDict[str, str] = OrderedDict()
-        """The submission of each stream and request."""
-        self._asked: dict[str, Asked] = {}
-        """The requests of this client, by submission."""
+        self._streams = Streams()
         self._answered: set[str] = set()
         """Calls that were answered through this socket."""
         self._probe: str | None = None
@@ -150,8 +129,8 @@ class View:
         """The conversation was deleted; its id is free."""
         async with self.turn:
             self._row, self._after, self._scene = None, log.BEGINNING, Scene()
-            if self._handshake.on(Event.ENDED) is Do.END and self._stream:
-                await self._say(frames.ended(self._stream, "aborted"))
+            if self._handshake.on(Event.ENDED) is Do.END and self._streams.current:
+                await self._say(frames.ended(self._streams.current, "aborted"))
             await self._say(frames.cleared())
             await self._answer_probe()
 
@@ -183,7 +162,7 @@ class View:
             case Changed(message):
                 await self._say(frames.message_updated(ui_message(message, self._url)))
             case Recovering(submission, is_recovering):
-                await self._say(frames.recovering(self._stream or submission, is_recovering))
+                await self._say(frames.recovering(self._streams.current or submission, is_recovering))
             case Settled():
                 await self._settle(happening)
             case Replaced(is_empty):
@@ -192,7 +171,7 @@ class View:
     async def _admit(self, submission: str, message: Json) -> None:
         """The client lacks a message of others; of its own it has all but the addresses of its files, which it would send
         again with every transcript."""
-        if submission not in self._asked:
+        if not self._streams.is_asked(submission):
             self._is_stale = True
         elif any(part["type"] == "file" for part in message["parts"]):
             await self._say(frames.message_updated(ui_message(message, self._url)))
@@ -200,34 +179,23 @@ class View:
     # --- telling
 
     def _begin(self, submission: str) -> None:
-        """Another stream: the client's request, if it made one that was not told yet."""
-        asked = self._asked.get(submission)
-        if asked is not None and not asked.is_told:
-            asked.is_told, self._stream = True, asked.id
-        else:
-            count = sum(each == submission for each in self._streams.values())
-            self._stream = f"{submission}.{count}" if count else submission
+        """Another stream."""
+        self._streams.begin(submission)
         self._telling = Telling()
         self._answered.clear()
-        self._remember(self._stream, submission)
-
-    def _remember(self, stream: str, submission: str) -> None:
-        self._streams[stream] = submission
-        if len(self._streams) > STREAMS_MAX:
-            self._streams.popitem(last=False)
 
     async def _do(self, event: Event, probe: str | None = None) -> None:
         match self._handshake.on(event):
             case Do.OFFER:
                 probe, self._probe = probe or self._probe, None
                 self._is_probed = False
-                await self._say(frames.resuming(self._stream, probe))
+                await self._say(frames.resuming(self._streams.current, probe))
             case Do.TELL:
                 await self._grow()
             case Do.REPLAY:
                 self._telling = Telling()
                 await self._tell(self._scene.message, replay=True)
-                await self._say(frames.replayed(self._stream))
+                await self._say(frames.replayed(self._streams.current))
             case _:
                 pass
 
@@ -239,7 +207,7 @@ class View:
     async def _tell(self, message: Json | None, *, replay: bool = False) -> None:
         if message is not None:
             for chunk in self._telling.tell(message, self._url):
-                await self._say(frames.chunk(self._stream, chunk, replay=replay))
+                await self._say(frames.chunk(self._streams.current, chunk, replay=replay))
 
     async def _end(self, message: Json, reason: str, submission: str, settled: Settled | None = None) -> None:
         """The stream is over: its last chunks, the answer as it is stored, and then the end, which has to be last.
@@ -249,30 +217,21 @@ class View:
         if self._handshake.is_live:
             await self._tell(message)
             for chunk in self._telling.finish(reason):
-                await self._say(frames.chunk(self._stream, chunk))
+                await self._say(frames.chunk(self._streams.current, chunk))
             await self._say(frames.message_updated(ui_message(message, self._url)))
         else:
             await self._say(frames.transcript(await self._transcript()))
         self._handshake.on(Event.ENDED)
-        asked = self._asked.get(submission)
-        named = asked.messages if asked is not None and asked.id == self._stream else None
-        await self._say(_ended(self._stream, named, settled))
+        await self._say(_ended(self._streams.current, self._streams.messages(submission), settled))
 
     async def _settle(self, settled: Settled) -> None:
-        submission = settled.submission
-        if settled.message is not None and self._streams.get(self._stream) == submission and self._is_telling:
-            await self._end(settled.message, _FINISH.get(settled.outcome, "other"), submission, settled)
-            asked = self._asked.pop(submission, None)
-            if asked is None or asked.id == self._stream:
-                return
-        else:
-            asked = self._asked.pop(submission, None)
+        submission, message = settled.submission, settled.message
+        is_shown = self._handshake.standing is not Standing.AWAY
+        if is_shown and message is not None and self._streams.submission_of(self._streams.current) == submission:
+            await self._end(message, _FINISH.get(settled.outcome, "other"), submission, settled)
+        asked = self._streams.take(submission)
         if asked is not None and not asked.is_told:
             await self._say(_ended(asked.id, asked.messages, settled))
-
-    @property
-    def _is_telling(self) -> bool:
-        return self._handshake.standing.value != "away"
 
     async def _replace(self, is_empty: bool) -> None:
         """The transcript is another one. Who asked for that has it already, and perhaps said something since."""
@@ -314,7 +273,7 @@ class View:
     async def acknowledged(self, id: str) -> None:
         """The client listens to a stream."""
         async with self.turn:
-            if id == self._stream and self._scene.is_streaming:
+            if id == self._streams.current and self._scene.is_streaming:
                 await self._do(Event.ACKNOWLEDGED)
             elif id and id == self._failure:
                 await self._replay_failure()
@@ -334,7 +293,7 @@ class View:
         if not self._is_probed or scene.is_streaming or scene.is_pending or self._busy() or self._goes_on():
             return
         probe, self._probe, self._is_probed = self._probe, None, False
-        if scene.failed is not None and scene.failed[0] not in self._streams.values():
+        if scene.failed is not None and not self._streams.knows(scene.failed[0]):
             self._failure = scene.failed[0]
             await self._say(frames.resuming(self._failure, probe))
         else:
@@ -351,7 +310,7 @@ class View:
         if failed is None or failed[0] != id or self._row is None:
             await self._say(frames.over(id))
             return
-        self._remember(id, id)
+        self._streams.remember(id, id)
         snapshot = await self._service.snapshots.at_head(self._row)
         found = [each for each in msgspec.json.decode(snapshot.messages()) if each.get("submissionId") == id]
         telling = Telling()
@@ -364,24 +323,18 @@ class View:
     # --- what the client does
 
     def expect(self, submission: str, asked: Asked) -> None:
-        """This client asked for that submission's answer, and is going to be told it under its own name for it."""
-        self._asked[submission] = asked
-        self._remember(asked.id, submission)
-
-    def forget(self, submission: str, asked: Asked) -> None:
-        """It came to nothing."""
-        if self._asked.get(submission) is asked:
-            del self._asked[submission]
+        """This client asked for that submission's answer. Call it before anything can be told of that: inside of `turn`."""
+        self._streams.expect(submission, asked)
 
     async def attach(self, submission: str, asked: Asked, settled: Settled | None) -> None:
         """This client asked again for an answer that was asked for before. `settled`: how it ended, when it has."""
         async with self.turn:
-            self.expect(submission, asked)
+            self._streams.expect(submission, asked)
             if self._scene.host == submission and self._scene.is_streaming:
                 self._begin(submission)
                 await self._do(Event.BEGAN)
             elif settled is not None and submission not in self._scene.unsettled:
-                del self._asked[submission]
+                self._streams.take(submission)
                 await self._say(frames.transcript(await self._transcript()))
                 await self._say(_ended(asked.id, asked.messages, settled))
             elif self._scene.host == submission:  # it waits for somebody
@@ -414,7 +367,7 @@ class View:
     def submission_of(self, stream: str) -> str | None:
         """What a client means that stops this stream. One that names a stream of an earlier connection means the one it was
         just offered."""
-        known = self._streams.get(stream)
+        known = self._streams.submission_of(stream)
         if known is None and self._scene.is_streaming and not self._handshake.is_live:
             return self._scene.host
         return known
@@ -437,14 +390,3 @@ def _ended(id: str, messages: list[str] | None, settled: Settled | None) -> str:
         return frames.failed(id, settled.error, messages=messages)
     is_aborted = settled is not None and settled.outcome == "aborted"
     return frames.ended(id, "aborted" if is_aborted else "completed", messages=messages)
-
-
-class FileAddresses:
-    """The addresses of a conversation's attachments, as its client sees the server."""
-
-    def __init__(self, request: Request, kind: str, id: str) -> None:
-        url = request.url("agents", quote(kind, safe=""), quote(id, safe=""), "attachments", "")
-        self._base = f"http{url.removeprefix('ws')}" if url.startswith("ws") else url
-
-    def __call__(self, id: str) -> str:
-        return self._base + quote(id, safe="")

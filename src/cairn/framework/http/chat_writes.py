@@ -21,7 +21,8 @@ from cairn.framework.http.auth import Grant
 from cairn.framework.http.chat_parts import ui_id
 from cairn.framework.http.chat_request import ChatRequest, Said, ToolAnswer
 from cairn.framework.http.chat_scene import Settled
-from cairn.framework.http.chat_view import Asked, View
+from cairn.framework.http.chat_streams import Asked
+from cairn.framework.http.chat_view import View
 from cairn.framework.http.conversation import check_room
 from cairn.framework.http.problems import Problem
 
