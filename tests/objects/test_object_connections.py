@@ -99,6 +99,19 @@ class Room(DurableObject[Chat]):
             await self.emit(word)
 
 
+class Hasty(DurableObject[Chat]):
+    async def on_connect(self, connection: Connection, request: Request) -> None:
+        await self.commit()
+        raise PermissionError("not after all")
+
+    async def on_close(self, connection: Connection, code: int, reason: str) -> None:
+        self.state.closed.append([connection.id, code, reason])
+
+    @callable(read_only=True)
+    async def look(self) -> list[Any]:
+        return [self.state.closed, [each.id for each in self.connections]]
+
+
 class Plain(DurableObject[Chat]):
     @callable
     async def topic(self, topic: str) -> None:
@@ -284,6 +297,18 @@ def test_a_client_that_is_refused_is_not_connected() -> None:
     assert play([Room], body) == (["hello ann"], ["ann"])
 
 
+def test_a_client_that_was_registered_and_then_refused_is_taken_off_again() -> None:
+    """S7: a commit of its own in the middle leaves nobody connected who is not."""
+
+    async def body(stage: Stage) -> Any:
+        with pytest.raises(RemoteError, match="not after all"):
+            await stage.objects.connect("hasty", "a", Connection("bob"), Request())
+        await stage.sleep(1)
+        return await stage.objects.of(Hasty, "a").look()
+
+    assert play([Hasty], body) == [[["bob", 1006, "it was not accepted"]], []]
+
+
 def test_a_closed_socket_calls_on_close_once() -> None:
     """S7: with its code; closing again is no news, also when `on_close` raises."""
 
@@ -362,7 +387,7 @@ def test_connections_of_a_dead_process_are_closed_by_the_owner(asleep: bool) -> 
     """L2: `on_close` with 1006, whoever owns the object by then, also when it was hibernating."""
 
     async def body(stage: Stage) -> Any:
-        [ann] = await room(stage, "ann")
+        await room(stage, "ann")
         second = await stage.process()
         await stage.sleep(2)
         await stage.connect(second, "room", "a", "bob")
@@ -420,13 +445,13 @@ def test_a_reader_that_is_too_slow_is_closed_and_the_others_are_not() -> None:
     """L7 X3: what is kept for one socket is bounded."""
 
     async def body(stage: Stage) -> Any:
-        [ann] = await room(stage, "ann")
+        [swift] = await room(stage, "swift")
         slow = await stage.objects.connect("room", "a", Connection("slow"), Request())
         for _ in range(4):
             await stage.objects.of(Room, "a").flood(ATTACHMENT_FRAMES_MAX // 3)
             await stage.sleep(1)
         last = [frame async for frame in slow.frames()]
-        return last, len(words(ann))
+        return last, len(words(swift))
 
     last, heard = play([Room], body)
 

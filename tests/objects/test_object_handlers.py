@@ -521,6 +521,35 @@ def test_a_call_whose_process_stops_is_told_that_nothing_of_it_was_committed() -
     assert play([Counter], body) == (6, 6)
 
 
+def test_a_process_that_stops_lets_a_short_handler_end() -> None:
+    """L6: its reply leaves after its commit, as always."""
+
+    async def body(stage: Stage) -> Any:
+        counter = stage.objects.of(Counter, "a")
+        await counter.add(1)
+        running = asyncio.ensure_future(counter.call("slowly", "done", 3.0))
+        await stage.sleep(1)
+        stage.workers[0].stop()
+        return await running
+
+    assert play([Counter], body) == ["done"]
+
+
+def test_a_stream_is_iterated_and_nothing_else_is() -> None:
+    """X2: each the way it is made; said without making the object."""
+
+    async def body(stage: Stage) -> Any:
+        counter = stage.objects.of(Counter, "a")
+        with pytest.raises(NotCallable, match="is a stream"):
+            await counter.count_up(3)
+        with pytest.raises(NotCallable, match="is no stream"):
+            async for _ in counter.add(3):
+                pass
+        return await stage.is_gone("counter", "a")
+
+    assert play([Counter], body)
+
+
 def test_an_object_is_idle_without_tasks() -> None:
     """L7: objects that were called and are not any more hold no task and no place."""
 

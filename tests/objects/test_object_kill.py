@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.objects.object_process import Ledger
-from tests.system.processes import environment
+from tests.system.processes import environment, until
 
 from cairn.clock import SystemClock
 from cairn.errors import CallInterrupted
@@ -98,9 +98,7 @@ def test_no_kill_loses_a_call_or_doubles_one(tmp_path: Path) -> None:
                     await asyncio.sleep(0.02)
                 await weather
                 tokens = await ledger.call("read", timeout=PATIENCE_SECONDS)
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    while [each for each in heard if isinstance(each, str)][-1] != str(CALLS - 1):
-                        await asyncio.sleep(0.02)
+                await until(lambda: heard[-1] == str(CALLS - 1), "the last frame came")
 
                 assert server.kills == 4
                 assert answers == list(range(1, CALLS + 1)) and tokens == [str(number) for number in range(CALLS)]

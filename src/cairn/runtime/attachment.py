@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TOO_SLOW = 1013
 GONE = 4410
 
+#: Of a connection whose process was given up and is there after all: the client comes back.
+LOST, RESTARTED = 1006, 1012
+
 
 class Attachment:
     """What `Objects.connect` returns. Close it when the socket is gone."""
@@ -88,7 +91,8 @@ class Attachment:
         elif isinstance(record, r.ConnectionChanged) and record.token == connection.token:
             connection.readonly = record.readonly
         elif isinstance(record, r.ConnectionClosed) and record.token == connection.token:
-            self.put(Closed(record.code, record.reason))
+            # 1006 says that there was no close frame, so it cannot be in one.
+            self.put(Closed(RESTARTED if record.code == LOST else record.code, record.reason))
         elif isinstance(record, r.StateChanged) and state is not None:
             if connection.protocol and record.source != connection.id:
                 self.put(StateFrame(state, record.source))

@@ -7,6 +7,7 @@ does: a call that kills its process is counted like a fiber. Its settlement is i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -22,6 +23,8 @@ from cairn.runtime.method import Interrupted, aborted, end, settle_asked, settle
 from cairn.runtime.settings import FIBER_ATTEMPTS_MAX
 from cairn.runtime.state import Phase
 from cairn.runtime.storage.store import Durability
+
+logger = logging.getLogger("cairn.runtime")
 
 
 async def run_call(fiber: Fiber, activation: Activation) -> None:
@@ -69,6 +72,8 @@ async def _settle(fiber: Fiber, work: asyncio.Future[None]) -> None:
     if not isinstance(error, Exception) or isinstance(error, Fenced | StoreError):
         raise error
     if fiber.state.call is not None:
+        if fiber.state.call.what == "state_changed":  # nobody waits for it who could be told
+            logger.warning("on_state_changed of %s failed: %s", fiber.instance.address, error)
         await fiber.settle("failed", error=info_of(told(error)))
     else:
         await settle_raised(fiber, error)

@@ -11,11 +11,11 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from cairn.errors import NotFound, UsageError
+from cairn.errors import NotFound, StoreError, UsageError
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.instance import Instance, wake_now
-from cairn.runtime.settings import DESTROY_WAIT_SECONDS
+from cairn.runtime.settings import APPEND_RETRY_WAIT_SECONDS, DESTROY_WAIT_SECONDS
 from cairn.runtime.storage.store import Address, Append, Batch, Store
 from cairn.runtime.sub_objects import SubObject, sub_id, sub_key
 
@@ -108,12 +108,22 @@ async def finish_subs(instance: Instance) -> None:
 
 
 async def _remove(instance: Instance, sub: SubObject) -> None:
-    while not await _end_all(instance, [sub]):
+    while not await _is_ended(instance, sub):
         continue
     known = instance.runtime.subs.get(sub_key(sub.kind, sub.name))
     if known is not None and known.leaving:  # else somebody was faster, and it may be there anew
         gone = r.SubObjectRemoved(kind=sub.kind, name=sub.name, at=instance.clock.wall(), gone=True)
         await instance.append([gone])
+
+
+async def _is_ended(instance: Instance, sub: SubObject) -> bool:
+    try:
+        return await _end_all(instance, [sub])
+    except StoreError as error:
+        if not error.retryable:
+            raise
+        await instance.clock.sleep(APPEND_RETRY_WAIT_SECONDS)
+        return False
 
 
 def _address(instance: Instance, sub: SubObject) -> Address:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from cairn.errors import CairnError
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.call_errors import error_of
@@ -43,7 +44,8 @@ async def forward(
     except asyncio.CancelledError:
         if key is None:
             cancel = r.CancelRequested(target=fiber, at=objects.clock.wall())
-            await asyncio.shield(store.append(Append(row.n, Batch(r.encode([cancel])), due=(wake_now(cancel.at),))))
+            with suppress(CairnError):  # it is gone, or the store is: then nothing of it is done either
+                await asyncio.shield(store.append(Append(row.n, Batch(r.encode([cancel])), due=(wake_now(cancel.at),))))
         raise
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from cairn.clock import Clock
 from cairn.errors import CallInterrupted, ObjectGone
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS
+from cairn.runtime.waiting import nap
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Handlers:
         self._name = name
         self._turn = asyncio.Lock()
         self._count = 0
+        self._ended = asyncio.Event()
         self._running: set[asyncio.Future[Any]] = set()
         self._is_closed = False
         self._is_gone = False
@@ -70,6 +72,8 @@ class Handlers:
                     yield
         finally:
             self._count -= 1
+            if not self._count:
+                self._ended.set()
             self.used_at = self._clock.monotonic()
             self.on_change()
 
@@ -96,6 +100,13 @@ class Handlers:
     def open(self) -> None:
         """The instance stays after all."""
         self._is_closed = False
+
+    async def drain(self, seconds: float) -> None:
+        """Nobody gets the turn any more, and who has it is given so long to end by itself, its commit included."""
+        self.close()
+        if self.is_busy:
+            self._ended.clear()
+            await nap(self._ended, seconds)
 
     async def cut(self, *, gone: bool = False) -> None:
         """Nobody gets the turn any more, and what runs has ended, or is left behind. `gone`: the object is destroyed."""

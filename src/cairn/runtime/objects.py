@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -60,7 +60,8 @@ class Objects:
         self.clock = clock
         self.ids = ids
         self.tenant = tenant
-        self._following: dict[int | Address, Following] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._following: dict[Address, Following] = {}
         if worker is not None:
             worker.objects = self
 
@@ -127,6 +128,7 @@ class Objects:
         finally:
             work.cancel()
             await asyncio.wait({work})
+            _ = work.cancelled() or work.exception()  # looked at: who left in the middle does not want to know
 
     async def request(self, kind: str, id: str, request: Request, *, tenant: str | None = None) -> Response:
         """What `on_request` answers. *Raises* as `call`."""
@@ -186,8 +188,21 @@ class Objects:
                 await attachment.opened.wait()
         except BaseException:
             self.detach(attachment)
+            if registered:  # it may have been opened: a commit of its own, a cancellation that came too late
+                self._beside(self.invoke_for(attachment, "close", msgspec.json.encode([1006, "it was not accepted"])))
             raise
         return attachment
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it without the caller, until `close`; what it raises is logged."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._is_done)
+
+    def _is_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("a connection that was not accepted could not be closed: %s", error)
 
     async def invoke_for(self, attachment: Attachment, what: r.CallWhat, arguments: bytes) -> None:
         """A handler of the attachment's object, called for its connection."""
@@ -212,6 +227,9 @@ class Objects:
         following, self._following = list(self._following.values()), {}
         for each in following:
             await each.close()
+        for task in (tasks := set(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self, address: Address, application: Application) -> Following:
         following = self._following.get(address)
@@ -241,7 +259,7 @@ class Objects:
         """One call, however it gets there. `born` is awaited before the object is made."""
         refuse_reentry(address)
         if invocation.call.what in ("call", "stream"):
-            self.streams(address.kind, invocation.method)  # said at once, without waking anybody
+            self._refuse(address.kind, invocation)
         limit = timeout if timeout is not None else CALL_SECONDS
         try:
             async with asyncio.timeout(limit):
@@ -275,6 +293,14 @@ class Objects:
                 if isinstance(error, ObjectGone):
                     raise
                 raise ObjectGone(f"{address} was destroyed while '{invocation.method}' was called") from None
+
+    def _refuse(self, kind: str, invocation: Invocation) -> None:
+        """What can be said at once, without waking anybody. *Raises* UnknownMethod, NotCallable."""
+        method = invocation.method
+        if self.streams(kind, method) and invocation.call.what == "call":
+            raise NotCallable(f"Method {method} is a stream: iterate over it")
+        if not self.streams(kind, method) and invocation.call.what == "stream":
+            raise NotCallable(f"Method {method} is no stream: await it")
 
     def _application(self, kind: str) -> Application:
         application = self.applications.get(kind)

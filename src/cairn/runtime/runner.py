@@ -127,6 +127,8 @@ class Runner:
         if end is _End.DESTROYED:
             return await self._destroy()
         if end is not _End.IDLE:
+            if end is _End.STOPPED:
+                await self.instance.handlers.drain(CANCEL_GRACE_SECONDS)
             await self.instance.handlers.cut()
             await self._cancel_all()
         if end is _End.LOST:
@@ -200,7 +202,7 @@ class Runner:
     def _is_done(self, task: asyncio.Task[None]) -> None:
         self._beside.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.instance.fenced:
-            text = "'%s' of %s failed; it is tried again when it is activated anew: %s"
+            text = "'%s' of %s failed and is tried again: %s"
             logger.warning(text, task.get_name(), self.instance.address, error)
         if task.get_name() != "tidying":  # it leaves nothing to look for, and would be begun again at once
             self._bell.set()
@@ -280,7 +282,7 @@ class Runner:
         waits = [self._ready_in(fiber) if fiber.blocked is None else 0.0 for fiber in self._candidates()]
         soonest = min((wait for wait in waits if wait is not None), default=None)
         occurs, now = next_occurrence(self.instance.runtime, self.instance.application), self.instance.clock.wall()
-        if soonest is not None and soonest <= 0:
+        if (soonest is not None and soonest <= 0) or any(sub.leaving for sub in self.instance.runtime.subs.values()):
             return wake_now(now)
         at = _sooner(_sooner(now + soonest if soonest is not None else None, occurs), self._recheck(now))
         return Due(WAKE, None) if at is None else wake_at(at)
