@@ -146,6 +146,17 @@ class Hall(DurableObject[RoomState]):
         self.broadcast(f"heard {message!r}")
 
 
+class Club(DurableObject[RoomState]):
+    """It has desks for members, made when they come, and shows nobody the one in the back."""
+
+    @callable
+    async def furnish(self) -> None:
+        await self.sub_object(Desk, "back").note("hidden")
+
+    def opens(self, kind: str, name: str, request: Request) -> bool:
+        return kind == "desk" and (name.startswith("member-") or bool(request.argument("key")))
+
+
 class MyE2EThing(DurableObject[RoomState]):
     """A name that two ways of writing it in kebab-case write differently."""
 
@@ -154,4 +165,4 @@ class MyE2EThing(DurableObject[RoomState]):
         return Response.text(self.id)
 
 
-CLASSES: tuple[type[DurableObject[Any]], ...] = (Room, Desk, Hall, MyE2EThing)
+CLASSES: tuple[type[DurableObject[Any]], ...] = (Room, Desk, Hall, Club, MyE2EThing)

@@ -471,6 +471,27 @@ def test_no_url_makes_a_sub_object_or_goes_around_its_parent(path: str) -> None:
     in_app(main)
 
 
+def test_a_parent_says_where_a_url_may_lead() -> None:
+    """Its own gate, asked at each hop: what it lets in is made, what it does not is not shown, though it is there."""
+
+    async def main(app: App, ask: Ask) -> None:
+        await app.object("club", "a").furnish()
+        made = await ask("GET", "/agents/club/a/sub/desk/member-7/x")
+        assert made.json == {"path": "/x", "notes": []}
+        async with knock(app, "/agents/club/a/sub/desk/member-8") as line:
+            await ready(line)
+            assert (await line.call("note", "mine"))["result"] == 1
+        for path in ("desk/back", "desk/other", "hall/member-7"):
+            assert (await ask("GET", f"/agents/club/a/sub/{path}")).status == 404
+            found = await verdict(app, f"/agents/club/a/sub/{path}")
+            assert found is not None and found[0] == 1008
+        assert (await ask("GET", "/agents/club/a/sub/desk/back?key=1")).json["notes"] == ["hidden"]
+        assert (await ask("GET", "/agents/club/a/sub/desk/member-7/sub/desk/member-8")).status == 404
+        assert len(await app.store.instances(kind="desk")) == 3
+
+    in_app(main)
+
+
 def test_what_follows_an_id_is_read_segment_by_segment() -> None:
     """Sub-objects outermost first, and what is left; half a name is no name."""
     found = below(("sub", "desk", "x", "sub", "lamp", "y", "a", "sub"))
@@ -558,7 +579,7 @@ def test_the_lists_show_objects_where_they_are_seen() -> None:
         everything = await bearer(app, "all", Grant.READ)
         halls = await bearer(app, "halls", Grant.READ, agents=("hall/*",))
         info = await ask("GET", "/info", headers=everything)
-        assert info.json["objects"] == ["room", "desk", "hall", "my-e2-e-thing"]
+        assert info.json["objects"] == ["room", "desk", "hall", "club", "my-e2-e-thing"]
         assert (await ask("GET", "/info", headers=halls)).json["objects"] == ["hall"]
         assert [each["id"] for each in (await ask("GET", "/agents/room", headers=everything)).json["conversations"]] == ["a"]
         assert (await ask("GET", "/agents/desk", headers=everything)).json["conversations"] == []

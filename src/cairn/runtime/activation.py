@@ -143,6 +143,8 @@ class Activation:
                 await self._user(self.object.on_message, self._connection(draft), data)
             case "close":
                 await self._close(draft, invocation)
+            case "open":
+                return await self._open(invocation)
             case "set_state":
                 await self._set_state(draft, invocation)
             case "state_changed":
@@ -219,6 +221,13 @@ class Activation:
         now = self.instance.clock.wall()
         draft.closing = r.ConnectionClosed(connection=id, token=token, at=now, code=code, reason=reason)
         await self._user(self.object.on_close, draft.connection(known), code, reason)
+
+    async def _open(self, invocation: Invocation) -> bool:
+        kind, name, request = msgspec.json.decode(invocation.arguments, type=tuple[str, str, Request])
+        if not await self._user(self.object.opens, kind, name, request):
+            return False
+        await self.object.sub_object(kind, name).exist()
+        return True
 
     def _connection(self, draft: Draft) -> Any:
         """The connection a handler is called for. *Raises* Refused when it is over."""

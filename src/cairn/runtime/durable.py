@@ -102,6 +102,11 @@ class DurableObject(Generic[State]):
         """What `self.connections_tagged` finds the connection by."""
         return ()
 
+    def opens(self, kind: str, name: str, request: Request) -> bool:
+        """Whether a URL may lead from here to that sub-object, which is made if it is not there. By default to those that are.
+        A handler; it is asked for each request and each connection, and only if it is overridden."""
+        return any((sub.kind, sub.name) == (kind, name) for sub in self.sub_objects())
+
     async def on_fiber_recovered(self, fiber: Fiber) -> Verdict | None:
         """Called first when a fiber was under way as its process ended, with a deadline and beside everything else.
 

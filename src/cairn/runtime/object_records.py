@@ -12,7 +12,7 @@ import msgspec
 
 from cairn.runtime.record import NULL, Record
 
-CallWhat = Literal["call", "stream", "request", "connect", "message", "close", "set_state", "state_changed"]
+CallWhat = Literal["call", "stream", "request", "connect", "message", "close", "set_state", "state_changed", "open"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -33,7 +33,7 @@ from cairn.runtime.request import Request, Response
 from cairn.runtime.settings import CALL_SECONDS, STREAM_CHUNKS_MAX
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, InstanceRow, Store
 from cairn.runtime.stub import Stub
-from cairn.runtime.sub_objects import parent_of
+from cairn.runtime.sub_objects import parent_of, sub_id
 
 if TYPE_CHECKING:
     from cairn.runtime.worker import Worker
@@ -135,6 +135,23 @@ class Objects:
         call = r.Call(what="request", by=request.by, chain=chain())
         invocation = Invocation(call, "on_request", _encoded(request))
         return msgspec.json.decode(await self.perform(self.address(kind, id, tenant), invocation), type=Response)
+
+    async def opens(self, kind: str, id: str, sub_kind: str, name: str, request: Request, *, tenant: str | None = None) -> bool:
+        """Whether a URL may lead from the object to that sub-object of its, which is there then. *Raises* as `call`."""
+        address = self.address(kind, id, tenant)
+        if not self._asks(kind):
+            return await self.store.find(self.address(sub_kind, sub_id(kind, id, name), tenant)) is not None
+        call = r.Call(what="open", by=request.by, chain=chain())
+        return bool(
+            msgspec.json.decode(await self.perform(address, Invocation(call, "opens", _encoded([sub_kind, name, request]))))
+        )
+
+    def _asks(self, kind: str) -> bool:
+        """Whether the class says itself which of its sub-objects a URL may lead to."""
+        from cairn.runtime.durable import DurableObject
+
+        cls = getattr(self._application(kind), "cls", None)
+        return cls is not None and cls.opens is not DurableObject.opens
 
     def streams(self, kind: str, method: str) -> bool:
         """Whether the callable method is a stream. *Raises* UnknownMethod, NotCallable."""

@@ -66,6 +66,14 @@ class Stub:
             await self._objects.made(self._address, self._born)
         return await self._objects.request(self._address.kind, self._address.id, request, tenant=self._address.tenant)
 
+    async def exist(self) -> None:
+        """It is there, if it was not before. Raises NotFound: a sub-object, and this is not its parent's stub."""
+
+        async def born() -> None:
+            return None
+
+        await self._objects.made(self._address, self._born if self._born is not None else born)
+
     async def destroy(self) -> None:
         """It is gone, with its sub-objects. See `Objects.destroy`."""
         if self._end is not None:

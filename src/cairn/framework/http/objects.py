@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -46,6 +46,8 @@ from cairn.runtime.sub_objects import parent_of, sub_id
 if TYPE_CHECKING:
     from cairn.runtime.attachment import Attachment
 
+T = TypeVar("T")
+
 logger = logging.getLogger("cairn.http")
 
 #: What an object is not given: credentials, and the subprotocols they may be in.
@@ -80,15 +82,26 @@ async def target_of(service: Service, request: Request) -> Target:
     parent = parent_of(id)
     if parent is not None and parent.kind in service.objects.applications:
         raise problems.stream_not_found(kind, id)  # a sub-object's own id: it is reached through its parent
+    asked, tenant = await _asked(service, request, found), request.identity.tenant
     for hop in found.hops:
         child = service.object_kind(hop.kind)
         if child is None:
             raise problems.route_not_found("/".join(request.segments))
         said = (hop.kind, check_name(hop.name))
-        kind, id = child, sub_id(kind, id, hop.name)
-        if await service.store.find(Address(kind, id, request.identity.tenant)) is None:
+        if not await _answered(said, service.objects.opens(kind, id, child, hop.name, asked, tenant=tenant)):
             raise problems.stream_not_found(*said)
-    return Target(Address(kind, id, request.identity.tenant), *said, await _asked(service, request, found))
+        kind, id = child, sub_id(kind, id, hop.name)
+    return Target(Address(kind, id, tenant), *said, asked)
+
+
+async def _answered(said: tuple[str, str], asking: Awaitable[T]) -> T:
+    """What the object says. Raises Problem 404, 504."""
+    try:
+        return await asking
+    except ObjectGone:
+        raise problems.stream_not_found(*said) from None
+    except TimeoutError:
+        raise problems.handler_timeout(f"{'/'.join(said)} did not answer in time; nothing was changed.") from None
 
 
 async def _asked(service: Service, request: Request, found: Below) -> ObjectRequest:
@@ -117,12 +130,8 @@ async def answer(service: Service, request: Request, send: Send) -> None:
     """`… /agents/{kind}/{id}[/…]` of an object: its `on_request`."""
     target = await target_of(service, request)
     address = target.address
-    try:
-        given = await service.objects.request(address.kind, address.id, target.request, tenant=address.tenant)
-    except ObjectGone:
-        raise problems.stream_not_found(address.kind, target.name) from None
-    except TimeoutError:
-        raise problems.handler_timeout(f"{address.kind}/{target.name} did not answer in time; nothing was changed.") from None
+    asking = service.objects.request(address.kind, address.id, target.request, tenant=address.tenant)
+    given = await _answered((target.kind, target.name), asking)
     await _send(send, given, is_head=request.method == "HEAD")
 
 
