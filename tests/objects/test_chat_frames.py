@@ -13,7 +13,7 @@ from tests.npm.node import SCRIPTS
 from tests.objects.chat_watching import plain
 from tests.objects.chatting import Tab, person, tab, text_of
 
-from cairn import Agent, App, Context, Limits, ModelError
+from cairn import Agent, App, Context, Limits, ModelError, Turn
 from cairn.framework.http.auth import Grant
 from cairn.framework.http.chat_request import CLIENT_ID_CHARACTERS_MAX, EXTRA_BYTES_MAX
 from cairn.framework.http.tokens import Tokens, create
@@ -36,10 +36,16 @@ class Desk:
         self.requests: list[ModelRequest] = []
         self.agent = Agent("clerk", model=ScriptedModel(self._say), limits=Limits(model_retries=0))
         self.ran: list[str] = []
+        self.extras: list[Json] = []
+
+        @self.agent.prepare
+        def look(turn: Turn[Any]) -> None:
+            self.extras.append(dict(turn.extra))
 
         @self.agent.tool
         async def hold(ctx: Context) -> str:
             """Waits."""
+            self.extras.append(dict(ctx.extra))
             ctx.show("map", {"zoom": 1})
             ctx.describe(tokens=3)
             await self.gate.wait()
@@ -259,16 +265,19 @@ def test_pictures_travel_as_attachments() -> None:
     chat(main)
 
 
-def test_what_a_client_says_beside_its_message_is_kept_with_it() -> None:
-    """Its body's own fields, and its tools."""
+def test_what_a_client_says_beside_its_message_reaches_tools_and_not_the_model() -> None:
+    """Its body's own fields are durable with the message; so are the tools it declares, which the model sees."""
 
     async def main(app: App, desk: Desk) -> None:
         async with tab(app, "c") as one:
             tools = [{"name": "where", "description": "Where.", "parameters": {"type": "object", "properties": {}}}]
-            await one.end(one.ask("hello", clientTools=tools, page="/cart", nested={"a": [1]}))
-            (entry,) = [each for each in await app.conversation("clerk", "c").history() if each.kind == "user"]
-            assert entry.delivery is not None and entry.delivery.extra == {"page": "/cart", "nested": {"a": [1]}}
+            desk.gate.set()
+            await one.end(one.ask("hold", clientTools=tools, page="/cart", nested={"a": [1]}))
+            assert desk.extras == [{"page": "/cart", "nested": {"a": [1]}}] * 3, "at both turns, and in the tool"
             assert [tool.name for tool in desk.requests[-1].tools] == ["hold", "remove", "where"]
+            assert all("/cart" not in str(request) for request in desk.requests)
+            await one.end(one.ask("hello"))
+            assert desk.extras[-1] == {}
 
     chat(main)
 

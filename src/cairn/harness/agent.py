@@ -333,6 +333,7 @@ class Agent(Generic[S]):
         conversation: str = "",
         sandbox_tools: Sequence[Tool] = (),
         client_tools: Sequence[Tool] = (),
+        extra: Mapping[str, Any] = {},
     ) -> Rendered:
         """What to ask the model with, given the stored state. Pure.
 
@@ -348,6 +349,7 @@ class Agent(Generic[S]):
             model=self._model,
             thinking=self.thinking,
             tools=_together(sandbox_tools, self._tools, client_tools),
+            extra=extra,
             skills=self.skills,
         )
         for prepare in self.prepares:

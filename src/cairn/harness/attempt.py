@@ -164,12 +164,17 @@ class Attempt:
             conversation=self.instance.address.id,
             sandbox_tools=self._sandbox_tools,
             client_tools=self._client_tools(submissions),
+            extra=self._extra(submissions),
         )
 
     def _client_tools(self, submissions: Sequence[str]) -> Sequence[Tool]:
         """What the clients that sent these carry out; of two of one name, the later message's."""
         declared = [spec for id in submissions for spec in self.conversation.delivery_of(id).client_tools]
         return declared_tools(tuple({spec.name: spec for spec in declared}.values())) if declared else ()
+
+    def _extra(self, submissions: Sequence[str]) -> dict[str, Any]:
+        """What clients said beside these messages; of two things of one name, the later message's."""
+        return {name: value for id in submissions for name, value in self.conversation.delivery_of(id).extra.items()}
 
     def renew(self) -> None:
         """Between two turns: from here on the agent is as it is defined now, if it was edited meanwhile."""
@@ -202,4 +207,5 @@ class Attempt:
             sandbox=files or self.sandbox,
             append=self.commit,
             run_sync=self.instance.threads.call,
+            extra=self._extra(self.conversation.control.included),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -51,6 +51,7 @@ class LiveCall:
         sandbox: Sandbox | None,
         append: Append,
         run_sync: RunSync,
+        extra: Mapping[str, Any] = {},
     ) -> None:
         self._fiber = fiber
         self._call = call
@@ -60,6 +61,7 @@ class LiveCall:
         """The tool came to its end by itself, with whatever result: what it did to files is kept."""
         self._append = append
         self._run_sync = run_sync
+        self.extra = extra
         self._progress: str | None = None
         self._shown: dict[tuple[str, str], r.Record] = {}
         self._shower: asyncio.Task[None] | None = None

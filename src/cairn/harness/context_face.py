@@ -6,7 +6,7 @@ It wraps the loop's `CallContext` and adds nothing but clear errors; it holds no
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import msgspec
@@ -62,6 +62,14 @@ class Context(Generic[S]):
     def conversation(self) -> str:
         """The id of the conversation this call belongs to."""
         return self._call.conversation
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """What the chat client said beside the messages that are answered (JSON): the page it is on, what is selected.
+
+        It comes from the client, like the messages: decide nothing by it that the client may not decide. Read it only.
+        """
+        return self._call.extra
 
     @property
     def sandbox(self) -> Sandbox:

@@ -7,7 +7,7 @@ Arguments are JSON until the moment of the call: what is recorded, compared and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -66,6 +66,11 @@ class CallContext(Protocol):
 
     @property
     def sandbox(self) -> Sandbox | None: ...
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """What the chat client said beside the messages that are answered."""
+        ...
 
     def progress(self, text: str) -> None:
         """Show readers the last of what is happening; dropped once the call has settled."""

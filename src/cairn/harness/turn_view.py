@@ -56,7 +56,7 @@ class Turn(Generic[S]):
     """The turn that is about to be asked. Change it with `use`, `without`, `instruct`, and by assigning `model` and
     `thinking`."""
 
-    __slots__ = ("_instructions", "_skills", "_state", "_tools", "conversation", "model", "thinking")
+    __slots__ = ("_instructions", "_skills", "_state", "_tools", "conversation", "extra", "model", "thinking")
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Turn(Generic[S]):
         thinking: ThinkingLevel | None,
         tools: Mapping[str, Tool],
         skills: Sequence[Skill] = (),
+        extra: Mapping[str, Any] = {},
     ) -> None:
         self._state = state
         self.conversation = conversation
@@ -74,6 +75,8 @@ class Turn(Generic[S]):
         self.model = model
         """The spec or object to ask; assign another to change it for this turn."""
         self.thinking = thinking
+        self.extra = extra
+        """What the chat client said beside the messages that are answered (JSON), and the model is not told. Read it only."""
         self._tools = dict(tools)
         self._instructions: list[str] = []
         self._skills = {skill.name: skill for skill in skills}

@@ -8,7 +8,7 @@ assert call.changes() == {"escalated": True}
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -34,11 +34,13 @@ class Call(Generic[S]):
         conversation: str = "conversation",
         sandbox: Sandbox | None = None,
         steps_done: dict[str, Any] | None = None,
+        extra: Mapping[str, Any] = {},
     ) -> None:
         self.call = call
         self.key = key
         self.conversation = conversation
         self.sandbox = sandbox
+        self.extra = extra
         self.draft: Draft[Any] | None = None
         if state is not None:
             kind: StateType[Any] = StateType(type(state))
