@@ -166,12 +166,13 @@ def demand_green(mutations: Iterable[Mutation], place: Nursery | None = None) ->
 def main() -> int:
     """Run what the command line asks for; the exit status is the number of mutations not caught."""
     sys.path.insert(0, str(ROOT))
+    from tests.mutations.answer_mutations import MUTATIONS as OF_ANSWERS
     from tests.mutations.edge_mutations import MUTATIONS as OF_THE_EDGE
     from tests.mutations.http_mutations import MUTATIONS as OF_HTTP
     from tests.mutations.mutations import MUTATIONS
     from tests.mutations.nursery import nursery
 
-    every = [*MUTATIONS, *OF_HTTP, *OF_THE_EDGE]
+    every = [*MUTATIONS, *OF_HTTP, *OF_THE_EDGE, *OF_ANSWERS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--list", action="store_true")

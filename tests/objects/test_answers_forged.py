@@ -267,27 +267,47 @@ def test_there_is_nothing_to_answer_in_a_conversation_that_is_not_there() -> Non
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["two clicks", "yes and no"])
-def test_of_two_answers_at_once_one_is_the_answer(same: bool) -> None:
-    """X10, S5: whoever is first on the log; the same is a duplicate, another a Conflict; the call runs once, or not at all."""
+@pytest.mark.parametrize("seconds", [0, 60], ids=["settled meanwhile", "still at work"])
+def test_of_two_answers_at_once_one_is_the_answer(same: bool, seconds: int) -> None:
+    """X10, S5: both have looked before either is written: the first on the log is the answer; the same is a duplicate, another
+    a Conflict; the call runs once, or not at all."""
     came: list[Any] = []
     ran: list[Any] = []
 
     async def client(conversation: ConversationHandle, world: World) -> None:
         receipt = await conversation.send("first")
         (question,) = await asked(conversation, receipt)
-        second = approving if same else rejecting
-        both = asyncio.gather(approving(conversation, question), second(conversation, question), return_exceptions=True)
-        came.extend(await both)
+        slow = ConversationHandle(
+            conversation._application, conversation._store, conversation._clock, conversation._ids, conversation.address
+        )
+        slow._answers._client = Delayed(slow._client)  # type: ignore[assignment]
+        first = approving if same else rejecting
+        overtaken = asyncio.ensure_future(approving(slow, question))
+        await asyncio.sleep(0.5)
+        came.append(await first(conversation, question))
+        came.append((await asyncio.gather(overtaken, return_exceptions=True))[0])
         await settled(receipt)
 
-    scene([Call("pay")], "Done.", define=paying(ran=ran), client=client)
+    scene([Call("pay"), Call("look", {"seconds": seconds})], "Done.", define=paying(True, ran), client=client)
 
-    refused = [each for each in came if isinstance(each, Conflict)]
-    receipts = [each for each in came if not isinstance(each, Conflict)]
-    if same:
-        assert sorted(receipt.duplicate for receipt in receipts) == [False, True] and ran == [3]
-    else:
-        assert len(refused) == len(receipts) == 1 and len(ran) in (0, 1)
+    assert came[0].duplicate is False
+    assert came[1].duplicate if same else isinstance(came[1], Conflict) and "answered otherwise" in str(came[1])
+    assert len(ran) == same
+
+
+class Delayed:
+    """A client whose requests take a second to leave."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def request(self, *arguments: Any) -> int:
+        await asyncio.sleep(1)
+        ordinal: int = await self._client.request(*arguments)
+        return ordinal
 
 
 def test_an_answer_that_was_forged_into_the_log_has_no_effect_unless_it_is_one() -> None:

@@ -137,7 +137,7 @@ class Answers:
         at = self._client.clock.wall()
         given = r.AnswerGiven(call=call, digest=digest, at=at, answer=raw, by=by, fiber=asking.submission)
         ordinal = await self._client.request(self._id, given)
-        return self._judged(await self._load(ordinal), asking, raw, ordinal)
+        return self._judged(await self._load(ordinal), asking, given, ordinal)
 
     def _check(self, asking: h.ToolAwaiting, answer: AnyAnswer, digest: str, by: str) -> None:
         named = f"{self._where}: call '{asking.call}' of {asking.name}"
@@ -151,16 +151,15 @@ class Answers:
         if (wrong := misfit(asking.kind, answer, schema)) is not None:
             raise UsageError(f"{named}: {wrong}")
 
-    def _judged(self, fold: Fold | None, asking: h.ToolAwaiting, raw: msgspec.Raw, ordinal: int) -> AnswerReceipt:
-        """Whether the answer at that ordinal was the one."""
-        fiber: FiberState | None = fold.runtime.fibers.get(asking.submission) if fold is not None else None
+    def _judged(self, fold: Fold | None, asking: h.ToolAwaiting, given: r.AnswerGiven, ordinal: int) -> AnswerReceipt:
+        """Whether the answer at that ordinal was the one: another may have been written since the look before it."""
+        if fold is None:
+            raise NotFound(f"{self._where} was deleted meanwhile")
+        fiber: FiberState | None = fold.runtime.fibers.get(asking.submission)
         came: Came | None = fiber.came.get(asking.call) if fiber is not None else None
         if came is not None and came.ordinal == ordinal:
             return AnswerReceipt(asking.call, ordinal)
-        if came is not None and not came.timed_out and bytes(came.value) == bytes(raw):
-            return AnswerReceipt(asking.call, ordinal, duplicate=True)
-        who = f"{came.by or 'somebody'} answered it otherwise" if came is not None and not came.timed_out else "it ended"
-        raise Conflict(f"{self._where}: {who} a moment before; this answer to call '{asking.call}' has no effect")
+        return self._too_late(fold, asking.call, given.answer, given.digest, given.by)
 
     def _too_late(self, fold: Fold, call: str, raw: msgspec.Raw, digest: str, by: str) -> AnswerReceipt:
         """What is said to an answer to something that waits for none: the first one's receipt if it is the same."""
