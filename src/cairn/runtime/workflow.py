@@ -26,8 +26,9 @@ from cairn.runtime.callables import callable
 from cairn.runtime.durable import DurableObject
 from cairn.runtime.fiber import Fiber, client_of
 from cairn.runtime.program import Function, FunctionCall, Program, ProgramLimits, ProgramResult
+from cairn.runtime.program_calls import Approval
 from cairn.runtime.program_pool import Interpreters
-from cairn.runtime.program_run import Approval, run_program
+from cairn.runtime.program_run import run_program
 from cairn.runtime.settings import ANSWER_SECONDS
 from cairn.runtime.state import FiberState
 
