@@ -47,8 +47,8 @@ MUTATIONS = [
         name="a draft is closed when its handler ends",
         promise="S10",
         file=DRAFT,
-        old="draft.instance is instance and draft.is_open else None",
-        new="draft.instance is instance else None",
+        old="        self.is_open = False\n",
+        new="        pass\n",
         tests=(f"{HANDLED}::test_what_a_handler_left_behind_can_change_nothing",),
     ),
     Mutation(
@@ -187,7 +187,7 @@ MUTATIONS = [
         file=FOLLOWING,
         old="        while self._pending and self._pending[0][0] <= self._fold.head:\n",
         new="        while self._pending:\n",
-        tests=(f"{CONNECTED}::test_a_frame_to_one_socket_here_leaves_no_record",),
+        tests=(f"{CONNECTED}::test_a_frame_without_a_record_waits_for_the_rows_before_it",),
     ),
     Mutation(
         name="what is kept for one socket is bounded",

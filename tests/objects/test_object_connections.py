@@ -204,6 +204,23 @@ def test_a_frame_to_one_socket_here_leaves_no_record() -> None:
     assert play([Room], body) == (True, ["hello ann", "echo", "echo", "x", "echo"])
 
 
+def test_a_frame_without_a_record_waits_for_the_rows_before_it() -> None:
+    """S3: its owner has folded a row that the reader of the log has not read yet."""
+
+    async def body(stage: Stage) -> Any:
+        [ann] = await room(stage, "ann")
+        row = await stage.store.find(ann.attachment.address)
+        assert row is not None
+        handed = stage.objects.deliver(ann.attachment.address, row.head + 1, [r.ObjectSent(text="second", to=("ann",))])
+        await stage.sleep(1)
+        before = words(ann)
+        await ann.attachment.message("first")
+        await stage.sleep(1)
+        return handed, before, words(ann)
+
+    assert play([Room], body) == (True, ["hello ann"], ["hello ann", "first", "second"])
+
+
 def test_the_state_follows_to_every_client_but_the_one_that_set_it() -> None:
     """S3: whole, with its source; those without the protocol are not told."""
 
