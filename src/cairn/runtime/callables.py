@@ -119,6 +119,12 @@ class Methods:
 
     def __init__(self, cls: type, base: type, is_fiber: Callable[[object], bool]) -> None:
         members = inspect.getmembers(cls, inspect.isfunction)
+        for name, function in members:
+            if is_fiber(function) and hasattr(function, _MARK):
+                raise UsageError(
+                    f"{cls.__name__}.{name} is @callable and takes a Fiber; a fiber is started: write a @callable that says "
+                    f"`return (await self.start_fiber({cls.__name__}.{name}, …)).fiber`"
+                )
         self._by_name = {
             name: Method(name, function)
             for name, function in members

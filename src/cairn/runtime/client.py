@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import Conflict, FiberFailed, NotFound
+from cairn.errors import Conflict, FiberFailed, NotFound, UsageError
 from cairn.ids import Ids
 from cairn.runtime import log, waits
 from cairn.runtime import records as r
 from cairn.runtime.application import Application
+from cairn.runtime.encoding import as_json
 from cairn.runtime.instance import Fold, wake_now
 from cairn.runtime.schedule import Timing
 from cairn.runtime.schedule_state import ScheduleState
@@ -110,6 +111,7 @@ class Client:
         self.clock = clock
         self.ids = ids
         self.tenant = tenant
+        self._decoder = r.decoder(application.records)
 
     def address(self, id: str) -> Address:
         return Address(self.application.kind, id, self.tenant)
@@ -134,7 +136,7 @@ class Client:
         key was used with another body, or `uid` does not hold.
         """
         name = fiber if fiber is not None else self.ids.new("fib")
-        raw = msgspec.Raw(msgspec.json.encode(arguments))
+        raw = as_json(f"the arguments of '{method}'", arguments)
         at = self.clock.wall()
         accepted = r.FiberAccepted(
             fiber=name, method=method, at=at, arguments=raw, key=key, timeout_seconds=timeout_seconds, retry=retry
@@ -170,7 +172,7 @@ class Client:
     async def signal(self, id: str, name: str, payload: Any = None, *, fiber: str | None = None, key: str | None = None) -> int:
         """The named signal is in the log: whoever waits for it, now or later, takes it, once. *Idempotent* by `key`.
         *Raises* NotFound."""
-        raw = msgspec.Raw(msgspec.json.encode(payload))
+        raw = as_json(f"the payload of signal '{name}'", payload)
         sent = self.ids.new("sig")
         record = r.SignalSent(name=name, at=self.clock.wall(), payload=raw, fiber=fiber, id=sent)
         admission = Admission(f"signal:{key}", sent, digest(name, [payload, fiber])) if key is not None else None
@@ -197,7 +199,7 @@ class Client:
             if outcome != "completed"
             else None
         )
-        raw = msgspec.Raw(msgspec.json.encode(result))
+        raw = as_json(f"the result of fiber '{fiber}'", result)
         now = self.clock.wall()
         return await self.request(id, r.ResolveRequested(fiber=fiber, outcome=outcome, at=now, result=raw, error=error, by=by))
 
@@ -211,7 +213,7 @@ class Client:
         wait = self._question(await self.fold(id), fiber, name)
         if (unfit := waits.unfit(wait, digest, now, by)) is not None:
             raise Conflict(f"{self.address(id)}, fiber '{fiber}': {unfit}")
-        raw = msgspec.Raw(msgspec.json.encode(answer))
+        raw = as_json(f"the answer to '{name}'", answer)
         given = r.AnswerGiven(call=name, digest=digest, at=now, answer=raw, by=by, fiber=fiber)
         ordinal = await self.request(id, given)
         came = _came(await self.fold(id, ordinal), fiber, name)
@@ -258,6 +260,8 @@ class Client:
         *Durable* when it returns; the instance exists. *Idempotent* by `key`: one for once is scheduled once for as long as the
         instance lives (another body is a Conflict), one for many times replaces what had that name, if it is another.
         """
+        if not isinstance(timing, Timing):
+            raise UsageError(f"{timing!r} is no timing; use at(…), after(…), every(…) or cron(…)")
         now = self.clock.wall()
         key = key or timing.key
         name = key or self.ids.new("sch")
@@ -269,7 +273,7 @@ class Client:
             when=r.When(at=first, tz=timing.when.tz) if once else timing.when,
             at=now,
             first=first,
-            arguments=msgspec.Raw(msgspec.json.encode(arguments)),
+            arguments=as_json(f"the arguments of '{method}'", arguments),
             missed=timing.missed,
             overlap=timing.overlap,
             retry=timing.retry,
@@ -307,6 +311,8 @@ class Client:
     ) -> list[FiberState]:
         """The instance's fibers in the order they were accepted, the newest `limit` of them: all, or those of one status (a
         phase, an outcome, or `dead`: failed because its tries were spent, and nobody has seen to it)."""
+        if status is not None and status not in get_args(FiberStatus):
+            raise UsageError(f"status={status!r} is none of {', '.join(map(repr, get_args(FiberStatus)))}")
         runtime = (await self.fold(id)).runtime
         every = (*runtime.settled.values(), *runtime.fibers.values())
         found = [each for each in every if method in (None, each.method) and (status is None or _is(each, status))]
@@ -330,7 +336,7 @@ class Client:
 
     def _batch(self, *records: r.Record) -> Batch:
         application = self.application
-        return Batch(r.encode(records), application.project(None, records), application.projection)
+        return Batch(r.readable(records, self._decoder), application.project(None, records), application.projection)
 
     def _creation(self, address: Address, now: float, first: tuple[r.Record, ...]) -> Creation:
         uid = self.ids.new("inst")

@@ -20,6 +20,7 @@ import msgspec
 from cairn.errors import FiberFailed, StepNameReused, UsageError, WaitExpired
 from cairn.runtime import records as r
 from cairn.runtime.client import Client, Settlement
+from cairn.runtime.encoding import as_json
 from cairn.runtime.instance import Instance
 from cairn.runtime.parking import Parking
 from cairn.runtime.settings import ANSWER_SECONDS, FIBER_NAMES_MAX
@@ -110,7 +111,7 @@ class Fiber:
     async def stash(self, value: Any) -> None:
         """The fiber's checkpoint is `value` (JSON). *Durable* when it returns."""
         with self.parking.working():
-            await self.instance.together.append([r.FiberStashed(fiber=self.id, value=msgspec.Raw(msgspec.json.encode(value)))])
+            await self.instance.together.append([r.FiberStashed(fiber=self.id, value=as_json("what was stashed", value))])
 
     async def step(
         self,
@@ -153,12 +154,18 @@ class Fiber:
     async def sleep(self, name: str, seconds: float) -> None:
         """Return once `seconds` have passed since this sleep was first reached, in whatever process."""
         self._take("wait", name, name)
+        if not isinstance(seconds, int | float):
+            raise UsageError(f"sleep '{name}': {seconds!r} is no number of seconds")
         if name not in self.state.waited:
             await self._wait(name, "sleep", self.instance.clock.wall() + seconds)
 
     async def sleep_until(self, name: str, when: datetime | float) -> None:
         """Return once the wall clock shows `when` (a datetime with a zone, or seconds since the epoch)."""
         self._take("wait", name, name)
+        if isinstance(when, datetime) and when.tzinfo is None:
+            raise UsageError(
+                f"sleep '{name}': {when.isoformat()} has no time zone; say which: when.replace(tzinfo=ZoneInfo('…'))"
+            )
         at = when.timestamp() if isinstance(when, datetime) else when
         if name not in self.state.waited and at > self.instance.clock.wall():
             await self._wait(name, "sleep", at)
@@ -190,6 +197,7 @@ class Fiber:
         self._take("wait", name, name)
         came = self.state.came.get(name)
         if came is None:
+            as_json(f"question '{name}'", question)
             raw = msgspec.json.encode(question, order="sorted")
             until = None if expires is None else self.instance.clock.wall() + expires
             came = await self._wait(name, "answer", until, digest=digest_of(raw), request=msgspec.Raw(raw), by=tuple(by))
@@ -244,6 +252,8 @@ class Fiber:
         )
 
     def _take(self, what: str, identity: str, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a {what} of fiber '{self.id}' has {name!r} for a name; it is known by a text of its own")
         if (what, identity) in self._names:
             raise StepNameReused(
                 f"{what} '{name}' was used twice in fiber '{self.id}'; name them apart: name=f\"{name}:{{item.id}}\""

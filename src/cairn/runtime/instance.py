@@ -387,7 +387,7 @@ class Instance(Fold):
 
     def _batch(self, records: Sequence[r.Record]) -> Batch:
         application = self.application
-        return Batch(r.encode(records), application.project(self.state, records), application.projection)
+        return Batch(r.readable(records, self._decoder), application.project(self.state, records), application.projection)
 
     async def _advance(self, prev: int, ordinal: int, records: Sequence[r.Record]) -> None:
         """Apply own records at `ordinal`, after whatever others put before them."""

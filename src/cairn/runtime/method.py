@@ -11,10 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
 from cairn.errors import Fenced, NonRetryable, StoreError
 from cairn.runtime import records as r
+from cairn.runtime.encoding import as_json
 from cairn.runtime.fiber import Fiber, Verdict
 from cairn.runtime.settings import CANCEL_GRACE_SECONDS, FIBER_ATTEMPTS_MAX, FIBER_TIMEOUT_SECONDS, RECOVERY_SECONDS
 from cairn.runtime.state import FiberState, Phase
@@ -162,9 +161,9 @@ async def _settle_result(fiber: Fiber, work: asyncio.Future[Any]) -> None:
 async def _settle_returned(fiber: Fiber, result: Any) -> None:
     if isinstance(result, Verdict):
         info = r.ErrorInfo(kind=result.outcome, message=result.error) if result.error else None
-        await fiber.settle(result.outcome, result=msgspec.Raw(msgspec.json.encode(result.result)), error=info)
+        await fiber.settle(result.outcome, result=as_json("the result of a verdict", result.result), error=info)
     else:
-        await fiber.settle("completed", result=msgspec.Raw(msgspec.json.encode(result)))
+        await fiber.settle("completed", result=as_json(f"what method '{fiber.state.method}' returned", result))
 
 
 async def settle_raised(fiber: Fiber, error: Exception) -> None:

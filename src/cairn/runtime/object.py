@@ -107,7 +107,12 @@ class ObjectApplication:
         method, plain = self._fibers.get(fiber.method), self.methods.get(fiber.method)
         if method is None and (plain is None or fiber.schedule is None):
             known = ", ".join(sorted(self._fibers)) or "none"
-            text = f"'{self.kind}' has no fiber method '{fiber.method}' (it has: {known}); add it again, or abort the fiber"
+            what = (
+                "it is not one: its first parameter is to be `fiber: Fiber`"
+                if hasattr(self.cls, fiber.method)
+                else "add it again"
+            )
+            text = f"'{self.kind}' has no fiber method '{fiber.method}' (it has: {known}); {what}, or abort the fiber"
             return r.ErrorInfo(kind="unknown_method", message=text)
         arguments = _arguments(fiber)
         if method is not None:
@@ -147,6 +152,9 @@ class ObjectApplication:
 
     def streams(self, method: str) -> bool:
         return self.methods.callable(method).is_stream
+
+    def seconds(self, method: str) -> float:
+        return self.methods.callable(method).timeout
 
     async def invoke(self, instance: Instance, invocation: Invocation, emit: Emit | None = None) -> msgspec.Raw:
         return await self.activation(instance).invoke(invocation, emit)

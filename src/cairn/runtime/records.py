@@ -13,6 +13,7 @@ from typing import Any, Literal, Union
 
 import msgspec
 
+from cairn.errors import UsageError
 from cairn.runtime.files import Change
 from cairn.runtime.object_records import Call as Call
 from cairn.runtime.object_records import CallWhat as CallWhat
@@ -442,3 +443,14 @@ _encoder = msgspec.json.Encoder()
 def encode(records: Iterable[Record]) -> bytes:
     """One batch as a JSON array, readable in the database."""
     return _encoder.encode(list(records))
+
+
+def readable(records: Iterable[Record], decoder: msgspec.json.Decoder[list[Record]]) -> bytes:
+    """`encode`, of what a reader takes back: a record that user code has filled with other types would be a log that no fold
+    accepts (S14), and writing does not look at types. A microsecond a record. *Raises* UsageError."""
+    encoded = encode(records)
+    try:
+        decoder.decode(encoded)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"this cannot be recorded, nobody could read it: {error} (of {encoded[:200].decode()} …)") from None
+    return encoded

@@ -12,12 +12,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
 from cairn.errors import Fenced, NonRetryable, StepFailed, StepUnknown, StoreError, UsageError
 from cairn.runtime import records as r
+from cairn.runtime.encoding import as_json
 from cairn.runtime.fiber_state import StepState, retry_name, step_key
 from cairn.runtime.storage.store import Durability
 
@@ -58,6 +59,13 @@ class Step:
     """What the records of `also` refer to."""
 
     def __post_init__(self) -> None:
+        if not callable(self.callback):
+            hint = "; pass the function itself, or a lambda that calls it" if inspect.iscoroutine(self.callback) else ""
+            raise UsageError(f"step '{self.name}' needs a function to call, not {self.callback!r}{hint}")
+        if self.repeat not in (known := get_args(StepRepeat)):
+            raise UsageError(f"step '{self.name}': repeat={self.repeat!r} is none of {', '.join(map(repr, known))}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"step '{self.name}': timeout={self.timeout!r} is no time; give seconds above 0, or None")
         if self.repeat == "never" and self.retry is not None:
             raise UsageError(
                 f"step '{self.name}' is never repeated and has a retry policy; declare it repeat='keyed' and use its key, "
@@ -99,9 +107,9 @@ async def _try(fiber: Fiber, step: Step, known: StepState) -> bytes | None:
             raise
         await _failed(fiber, step, step.retry, known.tries + 1, error)
         return None
-    encoded = msgspec.json.encode(result)
-    await _complete(fiber, step, result=msgspec.Raw(encoded))
-    return encoded
+    encoded = as_json(f"what step '{step.name}' returned", result)
+    await _complete(fiber, step, result=encoded)
+    return bytes(encoded)
 
 
 async def _announce(fiber: Fiber, step: Step, known: StepState) -> None:

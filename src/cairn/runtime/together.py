@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cairn.errors import FiberFailed
+from cairn.errors import FiberFailed, UsageError
 from cairn.runtime import records as r
 from cairn.runtime.state import step_key
 
@@ -98,7 +98,7 @@ class Together:
             blobs = dict.fromkeys(blob for entry in batch for blob in entry.blobs)
             records = [record for entry in batch for record in entry.records]
             ordinal = await self._instance.append(records, blobs=tuple(blobs))
-        except FiberFailed as error:
+        except (FiberFailed, UsageError) as error:
             if len(batch) == 1:
                 batch[0].written.set_exception(error)
                 return
