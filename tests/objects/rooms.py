@@ -46,6 +46,11 @@ class Room(DurableObject[RoomState]):
             number += 1
             await asyncio.sleep(0.01)
 
+    @callable(read_only=True)
+    async def lines(self, to: int) -> AsyncGenerator[Any, None]:
+        for number in range(to):
+            yield f"data: {number}\n\n" if number % 2 == 0 else {"number": number}
+
     @callable
     async def wait(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -96,6 +101,12 @@ class Room(DurableObject[RoomState]):
             return Response(b"", 200, (("x-a", "b\r\nset-cookie: evil=1"),))
         if request.path == "/fail":
             raise ValueError("the password is hunter2")
+        if request.path == "/stream":
+            return Response.streaming("lines", int(request.argument("to", "3")), type="text/event-stream")
+        if request.path == "/endless":
+            return Response.streaming("endless")
+        if request.path == "/no-stream":
+            return Response.streaming(request.argument("method"))
         if request.path == "/empty":
             return Response(b"ignored", 204)
         return Response.json(

@@ -547,6 +547,30 @@ def test_an_answer_cannot_become_a_page_of_ours() -> None:
     in_app(main)
 
 
+def test_an_answer_may_be_a_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """It leaves chunk by chunk, text as it is and anything else as a line of JSON; it ends when its client goes, and what fails
+    before the first chunk is an answer."""
+
+    async def main(app: App, ask: Ask) -> None:
+        answer = await ask("GET", "/agents/room/a/stream")
+        assert answer.body == b'data: 0\n\n{"number":1}\ndata: 2\n\n'
+        assert answer.headers["content-type"] == "text/event-stream" and "content-length" not in answer.headers
+        assert answer.pieces > 3 and answer.is_complete
+        assert (await ask("GET", "/agents/room/a/stream?to=0")).body == b""
+        assert (await ask("HEAD", "/agents/room/a/stream")).body == b""
+        gone = asyncio.Event()
+        asking = asyncio.ensure_future(ask("GET", "/agents/room/a/endless", hang_up=gone))
+        await asyncio.sleep(0)
+        gone.set()
+        assert not (await asking).is_complete
+        assert (await app.object(Room, "a").add(1)) == 1, "the stream has given the turn back"
+        for method in ("hidden", "nope", "fail"):
+            answer = await ask("GET", f"/agents/room/a/no-stream?method={method}")
+            assert answer.status == 500 and answer.json["error"]["ref"] in caplog.text
+
+    in_app(main)
+
+
 def test_an_exception_of_on_request_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """500 with a reference that is in the log; nothing was changed."""
 

@@ -46,6 +46,10 @@ class Handling(Protocol):
         """Whether the callable method is a stream. Raises UnknownMethod, NotCallable."""
         ...
 
+    def seconds(self, method: str) -> float:
+        """How long the callable method may take, once it runs. Raises UnknownMethod, NotCallable."""
+        ...
+
     async def invoke(self, instance: Instance, invocation: Invocation, emit: Emit | None = None) -> msgspec.Raw:
         """Call the handler in its turn and commit what it changed; what it returned.
 

@@ -30,7 +30,7 @@ from cairn.runtime.forwarding import forward
 from cairn.runtime.handlers import Leaving
 from cairn.runtime.handling import Emit, Handling, Invocation, Shown
 from cairn.runtime.request import Request, Response
-from cairn.runtime.settings import CALL_SECONDS, STREAM_CHUNKS_MAX
+from cairn.runtime.settings import CALL_SECONDS, HANDLER_SECONDS, STREAM_CHUNKS_MAX
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, InstanceRow, Store
 from cairn.runtime.stub import Stub
 from cairn.runtime.sub_objects import parent_of, sub_id
@@ -275,9 +275,12 @@ class Objects:
     ) -> msgspec.Raw:
         """One call, however it gets there. `born` is awaited before the object is made."""
         refuse_reentry(address)
+        patience = CALL_SECONDS
         if invocation.call.what in ("call", "stream"):
             self._refuse(address.kind, invocation)
-        limit = timeout if timeout is not None else CALL_SECONDS
+            # A method that says it may take longer is waited for as much longer.
+            patience += max(0.0, self._handling(address.kind, invocation.method).seconds(invocation.method) - HANDLER_SECONDS)
+        limit = timeout if timeout is not None else patience
         try:
             async with asyncio.timeout(limit):
                 return await self._perform(address, invocation, key, emit, born)
@@ -296,13 +299,15 @@ class Objects:
     ) -> msgspec.Raw:
         application = self._handling(address.kind, invocation.method)
         while True:
-            row = await self._row(address, born)
-            runner = None
-            if self.worker is not None and key is None:
-                runner = await self.worker.reach(row, nested=bool(invocation.call.chain))
+            worker = self.worker if key is None else None
+            runner = worker.present(address) if worker is not None else None
+            row = await self._row(address, born) if runner is None else None
+            if worker is not None and row is not None:
+                runner = await worker.reach(row, nested=bool(invocation.call.chain))
             try:
                 if runner is not None:
                     return await application.invoke(runner.instance, invocation, emit)
+                assert row is not None
                 return await forward(self, row, invocation, key=key, emit=emit)
             except Leaving:
                 continue

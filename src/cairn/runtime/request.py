@@ -40,6 +40,15 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     body: bytes = b""
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    stream: str = ""
+    """A streaming callable of the object: what it yields is the body, instead of `body`."""
+    arguments: msgspec.Raw = msgspec.Raw(b"[]")
+
+    @classmethod
+    def streaming(cls, method: str, *arguments: Any, type: str = "text/plain; charset=utf-8", status: int = 200) -> Response:
+        """The body is what that streaming callable yields, as it does: text as it is, anything else as a line of JSON."""
+        given = msgspec.Raw(msgspec.json.encode(arguments))
+        return cls(b"", status, (("content-type", type),), method, given)
 
     @classmethod
     def text(cls, text: str, status: int = 200) -> Response:

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from cairn.framework.http import agent_frames as frames
-from cairn.framework.http import objects, problems
+from cairn.framework.http import lines, problems
 from cairn.framework.http.chat import AgentChat
-from cairn.framework.http.objects import sent_name
+from cairn.framework.http.objects import sent_name, target_of
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import Send
 from cairn.framework.http.service import Service
@@ -25,9 +25,9 @@ from cairn.runtime.request import Request as ObjectRequest
 async def attend(service: Service, request: Request, send: Send) -> None:
     """`WEBSOCKET /agents/{kind}/{id}`: an agent's conversation, or a durable object."""
     if request.kind in service.app.classes:
-        target = await objects.target_of(service, request)
+        target = await target_of(service, request)
         async with opened(service, request, request.receive, send) as socket:
-            await objects.converse(service, socket, target)
+            await lines.converse(service, socket, target)
         return
     service.address(request)
     if request.path["…"]:
@@ -60,8 +60,8 @@ async def _followed(service: Service, socket: Socket) -> AsyncIterator[None]:
     attachment = await service.objects.connect(kind, address.id, connection, ObjectRequest(), tenant=address.tenant)
     telling: asyncio.Future[None] | None = None
     try:
-        await objects.greet(socket, attachment, kind, name)
-        telling = asyncio.ensure_future(objects.tell(service, socket, attachment))
+        await lines.greet(socket, attachment, kind, name)
+        telling = asyncio.ensure_future(lines.tell(service, socket, attachment))
         yield
     finally:
         if telling is not None:

@@ -1,54 +1,37 @@
-"""Durable objects over HTTP and WebSockets: which object a URL means, its requests, and one client's line to it.
+"""Durable objects over HTTP: which object a URL means, and its requests.
 
 Laws. An object runs wherever it runs: this file knows `Objects` and nothing below it. What leaves here was committed there
-(S10). A sub-object is reached through its parents, hop by hop, and only if it is there. Credentials end here: an object sees
+(S10). A sub-object is reached through its parents, hop by hop, and only where they lead. Credentials end here: an object sees
 who asks, never what they proved it with, because what it is given may be written to its log.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 
-from cairn.errors import (
-    CairnError,
-    CallInterrupted,
-    Denied,
-    NotFound,
-    ObjectError,
-    ObjectGone,
-    Refused,
-    RemoteError,
-    StoreError,
-    UsageError,
-)
-from cairn.framework.http import agent_frames as frames
+from cairn.errors import ObjectGone
 from cairn.framework.http import problems
-from cairn.framework.http.auth import CREDENTIAL_HEADERS, Grant
+from cairn.framework.http.auth import CREDENTIAL_HEADERS
 from cairn.framework.http.limits import WRITE_BYTES
 from cairn.framework.http.naming import Below, below, check_name
-from cairn.framework.http.problems import Problem
+from cairn.framework.http.presence import while_present
 from cairn.framework.http.request import Request, raw_path
 from cairn.framework.http.responses import HARDENING, Send
 from cairn.framework.http.service import Service
-from cairn.framework.http.sockets import FAILED, POLICY, TRY_LATER, Socket
-from cairn.runtime.connections import Connection
-from cairn.runtime.frames import Closed, Sent, StateFrame
 from cairn.runtime.request import Request as ObjectRequest
 from cairn.runtime.request import Response as ObjectResponse
 from cairn.runtime.storage.store import Address
 from cairn.runtime.sub_objects import parent_of, sub_id
 
-if TYPE_CHECKING:
-    from cairn.runtime.attachment import Attachment
-
 T = TypeVar("T")
 
-logger = logging.getLogger("cairn.http")
+#: A header's name (RFC 9110, 5.6.2).
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 #: What an object is not given: credentials, and the subprotocols they may be in.
 WITHHELD_HEADERS = frozenset({*CREDENTIAL_HEADERS, "sec-websocket-protocol"})
@@ -129,215 +112,61 @@ def sent_name(request: Request) -> str:
 async def answer(service: Service, request: Request, send: Send) -> None:
     """`… /agents/{kind}/{id}[/…]` of an object: its `on_request`."""
     target = await target_of(service, request)
-    address = target.address
-    asking = service.objects.request(address.kind, address.id, target.request, tenant=address.tenant)
-    given = await _answered((target.kind, target.name), asking)
-    await _send(send, given, is_head=request.method == "HEAD")
-
-
-async def _send(send: Send, given: ObjectResponse, *, is_head: bool) -> None:
-    sent = [(name.lower(), value) for name, value in given.headers]
-    wrong = next((name for name, value in sent if not _is_line(name) or not _is_line(value)), None)
-    if wrong is not None or not 200 <= given.status <= 599:
-        raise ValueError(f"on_request answered what HTTP has no form for: status {given.status}, header {wrong!r}")
-    named = {name for name, _ in sent}
-    defaults = {name: value for name, value in {**HARDENING, **SANDBOX}.items() if name not in named}
-    lines = [*defaults.items(), *((name, value) for name, value in sent if name not in RESERVED_HEADERS)]
-    length = [] if given.status in (204, 304) else [("content-length", str(len(given.body)))]
-    encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in [*lines, *length]]
-    body = b"" if is_head or not length else given.body
-    await send({"type": "http.response.start", "status": given.status, "headers": encoded})
-    for start in range(0, len(body), WRITE_BYTES):  # as the client takes it
-        await send({"type": "http.response.body", "body": body[start : start + WRITE_BYTES], "more_body": True})
+    address, said = target.address, (target.kind, target.name)
+    given = await _answered(said, service.objects.request(address.kind, address.id, target.request, tenant=address.tenant))
+    lines = _headers(given)
+    has_body = given.status not in (204, 304) and request.method != "HEAD"
+    if given.stream and has_body:
+        chunks = _chunks(service, address, given, request.identity.name)
+        await while_present(_stream(service, send, given.status, lines, chunks, said), request.receive, service.stopping)
+        return
+    if given.status not in (204, 304) and not given.stream:
+        lines.append((b"content-length", str(len(given.body)).encode()))
+    await send({"type": "http.response.start", "status": given.status, "headers": lines})
+    for start in range(0, len(given.body) if has_body else 0, WRITE_BYTES):  # as the client takes it
+        await send({"type": "http.response.body", "body": given.body[start : start + WRITE_BYTES], "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
-def _is_line(text: str) -> bool:
-    return text.isprintable() or not any(character in text for character in "\r\n\0")
+def _headers(given: ObjectResponse) -> list[tuple[bytes, bytes]]:
+    """The head of its answer. Raises ValueError for what HTTP has no form for."""
+    wrong = next((name for name, value in given.headers if not _is_header(name, value)), None)
+    if wrong is not None or not 200 <= given.status <= 599:
+        raise ValueError(f"on_request answered what HTTP has no form for: status {given.status}, header {wrong!r}")
+    sent = [(name.lower(), value) for name, value in given.headers]
+    named = {name for name, _ in sent}
+    defaults = [(name, value) for name, value in {**HARDENING, **SANDBOX}.items() if name not in named]
+    lines = [*defaults, *((name, value) for name, value in sent if name not in RESERVED_HEADERS)]
+    return [(name.encode("ascii"), value.encode("latin-1", "replace")) for name, value in lines]
 
 
-# --- a line ---------------------------------------------------------------------------------------------------------
+def _is_header(name: str, value: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None and not any(character in value for character in "\r\n\0")
 
 
-async def converse(service: Service, socket: Socket, target: Target) -> None:
-    """The client is connected to the object until one of them ends it."""
-    with service.sockets.only(target.address, socket):
-        attachment = await _attached(service, socket, target)
-        if attachment is None:
-            return
-        try:
-            await greet(socket, attachment, target.kind, target.name)
-            await _Line(service, socket, attachment).run()
-        finally:
-            code, reason = socket.end or (1006, "")
-            await asyncio.shield(_leave(attachment, code, reason))
+async def _chunks(service: Service, address: Address, given: ObjectResponse, by: str) -> AsyncGenerator[bytes]:
+    """What its streaming callable yields: text as it is, anything else as a line of JSON."""
+    arguments = msgspec.json.decode(given.arguments, type=list[msgspec.Raw])
+    stream = service.objects.stream(address.kind, address.id, given.stream, arguments, by=by, tenant=address.tenant)
+    async with aclosing(stream):
+        async for chunk in stream:
+            value = msgspec.json.decode(chunk)
+            yield value.encode() if isinstance(value, str) else bytes(chunk) + b"\n"
 
 
-async def _attached(service: Service, socket: Socket, target: Target) -> Attachment | None:
-    """The client's place at the object; None: it was told why it has none."""
-    by, address = socket.identity.name, target.address
-    connection = Connection(socket.id, socket.request.own_url(), readonly=not socket.may(Grant.SEND), by=by)
-    connecting = service.objects.connect(address.kind, address.id, connection, target.request, tenant=address.tenant)
-    try:
-        return await connecting
-    except (Refused, Denied, RemoteError, NotFound) as error:
-        socket.finish(POLICY, f"refused: {error}")
-    except (CallInterrupted, StoreError, TimeoutError) as error:
-        socket.finish(TRY_LATER, str(error))
-    except Exception as error:
-        ref = service.app.ids.new("err")
-        logger.error("%s: a client could not be connected (%s)", address, ref, exc_info=error)
-        socket.finish(FAILED, f"internal_error: It was logged under {ref}.")
-    return None
-
-
-async def _leave(attachment: Attachment, code: int, reason: str) -> None:
-    try:
-        await attachment.close(code, reason)
-    except (CairnError, TimeoutError) as error:
-        logger.warning("%s: on_close was not called to its end: %s", attachment.address, error)
-
-
-async def greet(socket: Socket, attachment: Attachment, kind: str, name: str) -> None:
-    """The client knows whom it reached, and how it stands; nothing of it for one that is told no protocol."""
-    if not attachment.connection.protocol:
-        return
-    state = attachment.state
-    await socket.send(frames.identity(name, kind, state_follows=state is not None))
-    if state is not None:
-        await socket.send(frames.state(state))
-    await socket.send(frames.NO_SERVERS)
-
-
-async def tell(service: Service, socket: Socket, attachment: Attachment) -> None:
-    """Whatever it is told from then on, until one of them ends it."""
-    try:
-        async for frame in attachment.frames():
-            match frame:
-                case StateFrame(state=state):
-                    await socket.send(frames.state(state))
-                case Sent(data=data):
-                    await socket.send(data)
-                case Closed(code=code, reason=reason):
-                    socket.finish(code, reason)
-    except Exception as error:
-        ref = service.app.ids.new("err")
-        logger.error("%s: what it says cannot be told (%s)", attachment.address, ref, exc_info=error)
-        socket.finish(FAILED, f"internal_error: It was logged under {ref}.")
-
-
-class _Line:
-    """One client's socket and what it is attached to."""
-
-    def __init__(self, service: Service, socket: Socket, attachment: Attachment) -> None:
-        self._service = service
-        self._socket = socket
-        self._attachment = attachment
-        self._room = asyncio.Semaphore(service.limits.calls_per_socket_max)
-        self._work: set[asyncio.Task[None]] = set()
-        self._streams: set[asyncio.Task[Any] | None] = set()
-
-    async def run(self) -> None:
-        pump = asyncio.ensure_future(tell(self._service, self._socket, self._attachment))
-        try:
-            while (data := await self._socket.receive()) is not None:
-                await self._room.acquire()
-                self._begin(self._hear(data))
-        finally:
-            pump.cancel()
-            await self._finish()
-
-    async def _finish(self) -> None:
-        """The client is gone: what it had said before is still done, what only it would have heard is not."""
-        for task in list(self._work):
-            if task in self._streams:
-                task.cancel()
-        if self._work:
-            _, late = await asyncio.wait(self._work, timeout=self._service.limits.drain_seconds)
-            for task in late:
-                task.cancel()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._work.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        self._streams.discard(task)
-        self._room.release()
-
-    # --- what the client says
-
-    async def _hear(self, data: str | bytes) -> None:
-        said = frames.said(data, self._service.limits)
-        try:
-            match said:
-                case frames.SetState(state=state):
-                    await self._set_state(state)
-                case frames.Call():
-                    await self._call(said)
-                case frames.Malformed(frame=frames.STATE):
-                    await self._socket.send(frames.state_error(frames.REJECTED))
-                case frames.Malformed(id=str(id), why=why):
-                    await self._socket.send(frames.error(id, why))
-                case _:
-                    await self._message(data)
-        except Problem as problem:
-            self._socket.finish(POLICY, f"{problem.type}: {problem.details}")
-
-    async def _set_state(self, state: msgspec.Raw) -> None:
-        if not self._socket.may(Grant.SEND):
-            await self._socket.send(frames.state_error(frames.READONLY))
-            return
-        try:
-            await self._attachment.set_state(state)
-        except Denied:
-            await self._socket.send(frames.state_error(frames.READONLY))
-        except (Refused, RemoteError) as error:
-            logger.info("%s: a state was refused: %s", self._attachment.address, error)
-            await self._socket.send(frames.state_error(frames.REJECTED))
-        except Exception as error:
-            await self._socket.send(frames.state_error(self._told(error, "set_state")))
-
-    async def _message(self, data: str | bytes) -> None:
-        if not self._socket.may(Grant.SEND):
-            raise problems.forbidden("Sending needs the grant 'send'.")
-        try:
-            await self._attachment.message(data)
-        except ObjectGone as error:
-            self._socket.finish(POLICY, str(error))
-        except (StoreError, TimeoutError) as error:
-            self._socket.finish(TRY_LATER, str(error))
-        except Exception as error:
-            self._log("on_message raised", error)
-
-    async def _call(self, call: frames.Call) -> None:
-        try:
-            if not self._socket.may(Grant.SEND):
-                raise problems.forbidden("Calling needs the grant 'send'.")
-            arguments: Sequence[Any] = call.args
-            if self._service.objects.streams(self._attachment.address.kind, call.method):
-                self._streams.add(asyncio.current_task())
-                async for chunk in self._attachment.stream(call.method, arguments):
-                    await self._socket.send(frames.chunk(call.id, chunk))
-                value = msgspec.Raw(b"null")
-            else:
-                value = await self._attachment.call(call.method, arguments)
-            await self._socket.send(frames.result(call.id, value))
-        except Problem as problem:
-            await self._socket.send(frames.error(call.id, problem.details))
-        except Exception as error:
-            await self._socket.send(frames.error(call.id, self._told(error, call.method)))
-
-    def _told(self, error: Exception, what: str) -> str:
-        """The words a client gets: those of the object and of the call as they are, ours under a reference."""
-        if isinstance(error, ObjectError | RemoteError | UsageError | NotFound | TimeoutError):
-            return str(error)
-        ref = self._log(what, error)
-        return f"Something went wrong; it was logged under {ref}."
-
-    def _log(self, what: str, error: BaseException) -> str:
-        ref = self._service.app.ids.new("err")
-        logger.error("%s: %s (%s)", self._attachment.address, what, ref, exc_info=error)
-        return ref
+async def _stream(
+    service: Service,
+    send: Send,
+    status: int,
+    lines: Sequence[tuple[bytes, bytes]],
+    chunks: AsyncGenerator[bytes],
+    said: tuple[str, str],
+) -> None:
+    """Begins with the first chunk: what goes wrong before is an answer, what goes wrong later cuts it off."""
+    async with aclosing(chunks):
+        first = await _answered(said, anext(chunks, b""))
+        await send({"type": "http.response.start", "status": status, "headers": lines})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
