@@ -10,6 +10,8 @@ import pytest
 from tests.sandboxes.shell_scripts import DIFFERENCES, FILES, SCRIPTS
 from tests.sandboxes.virtual_desk import VirtualDesk
 
+from cairn.harness.sandbox.virtual_pool import ShellPool
+
 pytestmark = [pytest.mark.slow]
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "virtual.md"
@@ -31,9 +33,9 @@ def by_bash(script: str, folder: Path) -> tuple[int, bytes]:
     return ended.returncode, ended.stdout
 
 
-async def by_virtual(script: str) -> tuple[int, bytes]:
+async def by_virtual(script: str, pool: ShellPool) -> tuple[int, bytes]:
     """The same in a workspace with the files."""
-    async with VirtualDesk(seed=FILES) as desk:
+    async with VirtualDesk(pool=pool, seed=FILES) as desk:
         await desk.sandbox.write("/tmp/.script", script.encode())
         result = await desk.sandbox.exec("bash /tmp/.script 2> /dev/null", timeout_seconds=SECONDS)
         return result.exit_code, result.output
@@ -44,13 +46,15 @@ def test_scripts_do_what_they_do_in_bash_but_for_the_listed_ones(tmp_path: Path)
 
     async def main() -> dict[str, tuple[object, object]]:
         found: dict[str, tuple[object, object]] = {}
+        pool = ShellPool()
         for number, (name, script) in enumerate(SCRIPTS.items()):
             folder = tmp_path / str(number)
             folder.mkdir()
             expected = await asyncio.to_thread(by_bash, script, folder)
-            actual = await by_virtual(script)
+            actual = await by_virtual(script, pool)
             if expected != actual:
                 found[name] = expected, actual
+        pool.close()
         return found
 
     different = asyncio.run(main())
