@@ -57,6 +57,9 @@ class Line:
         """From now on the client takes nothing."""
         self._free.clear()
 
+    def unstick(self) -> None:
+        self._free.set()
+
     async def call(self, method: str, *args: Any, id: str = "call") -> dict[str, Any]:
         """The last frame that answers the call."""
         self.say({"type": "rpc", "id": id, "method": method, "args": list(args)})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.slow
 
 Json = dict[str, Any]
 
+LONG = " ".join(f"wörd{number}" for number in range(60))
 PIXEL = base64.b64encode((SCRIPTS / "pixel.png").read_bytes()).decode()
 
 
@@ -70,6 +73,8 @@ class Desk:
                 return [Say("Shall I? "), *(Call("remove", {"file": file}) for file in files)]
             case ["where", *_] if not is_answered:
                 return [Call("where", {})]
+            case ["slowly"]:
+                return Say(LONG, chunk=3, pause=0.002)
             case ["ever", *_]:
                 return Stall(after="Let me think")
             case ["fail", *_]:
@@ -350,6 +355,62 @@ def _chunk(frame: Json) -> Json:
     import json
 
     return json.loads(frame["body"]) if frame["body"] else {"type": ""}  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_tabs_that_come_at_any_moment_hold_the_same_at_the_end(seed: int) -> None:
+    """S3: offered, asking, listening twice, leaving and coming back; each puts the whole answer together, to the letter."""
+
+    async def main(app: App, desk: Desk) -> None:
+        chance = random.Random(seed)
+        async with tab(app, "c") as one, AsyncExitStack() as open:
+            request, tabs = one.ask("slowly"), [one]
+            for least in range(0, len(LONG), len(LONG) // 8):
+                await one.until(lambda: one.chunks(request) and len(one.text(request)) >= least)  # noqa: B023
+                late = await open.enter_async_context(tab(app, "c"))
+                if chance.random() < 0.5:
+                    late.say("stream_resume_request", probeId=f"p{least}")
+                await late.until(lambda: late.line.said("cf_agent_stream_resuming") or _is_over(late))  # noqa: B023
+                for offer in late.line.said("cf_agent_stream_resuming"):
+                    late.say("stream_resume_ack", id=offer["id"])
+                tabs.append(late)
+                if chance.random() < 0.3:
+                    await tabs.pop(1).line.leave()
+            assert (await one.end(request))["outcome"] == "completed"
+            for each in tabs:
+                await each.until(lambda: _is_over(each))  # noqa: B023
+                assert texts(each.transcript) == ["slowly", LONG]
+                for stream in each.streams:
+                    assert each.text(stream) == LONG
+            assert texts(await stored(app)) == ["slowly", LONG]
+
+    chat(main)
+
+
+def _is_over(each: Tab) -> bool:
+    return any(frame["done"] for frame in each.line.said("cf_agent_use_chat_response")) or texts(each.transcript)[-1:] == [LONG]
+
+
+def test_a_tab_that_fell_behind_what_was_merged_is_told_the_rest() -> None:
+    """S3: its place in the log is inside of what is one row now; it is told what it lacks, and not one letter twice."""
+
+    async def main(app: App, desk: Desk) -> None:
+        async with tab(app, "c") as one, tab(app, "c") as two:
+            request = one.ask("slowly")
+            await one.until(lambda: one.chunks(request) and len(one.text(request)) > 30)
+            one.line.stick()
+            await two.until(lambda: _is_over(two))
+            row = await app.store.find(app.conversation("clerk", "c").address)
+            assert row is not None
+            async with asyncio.timeout(8):
+                while not any(each.merged_from is not None for each in await app.store.read(row.n, -1, limit=1_000)):
+                    await asyncio.sleep(0)
+            one.line.unstick()
+            assert (await one.end(request))["outcome"] == "completed"
+            assert one.text(request) == LONG
+            assert texts(one.transcript) == ["slowly", LONG]
+
+    chat(main)
 
 
 def test_a_question_about_a_stream_is_always_answered() -> None:

@@ -194,13 +194,15 @@ class Telling:
     def tell(self, message: Json, url: FileUrl) -> Iterator[Json]:
         """The chunks after which the client holds what `message` says. Nothing, when it does already."""
         metadata = message.get("metadata")
-        if self.message is None:
-            self.message = message["id"]
-            said = {"messageMetadata": metadata} if metadata is not None else {}
-            yield {"type": "start", "messageId": self.message, **said}
-        elif metadata != self._metadata:
-            yield {"type": "message-metadata", "messageMetadata": metadata}
-        self._metadata = msgspec.json.decode(msgspec.json.encode(metadata))
+        if self.message is None or metadata != self._metadata:
+            # A copy: what is folded is merged into the same object.
+            self._metadata = msgspec.json.decode(msgspec.json.encode(metadata))
+            said = {"messageMetadata": self._metadata} if metadata is not None else {}
+            if self.message is None:
+                self.message = message["id"]
+                yield {"type": "start", "messageId": self.message, **said}
+            else:
+                yield {"type": "message-metadata", **said}
         for place, part in _said(message):
             if place not in self._parts:
                 yield from self._step(part)
@@ -296,9 +298,12 @@ class _Value(_Told):
     """Data, a file: said whole whenever it is another."""
 
     _said: bytes = b""
+    _seen: Any = None
 
     def tell(self, part: Json, url: FileUrl) -> Iterator[Json]:
-        value = _part(part, url)
+        if self._said and part.get("data") is self._seen:
+            return  # the very object that was said
+        self._seen, value = part.get("data"), _part(part, url)
         said = msgspec.json.encode(value)
         if said != self._said:
             self._said = said

@@ -165,6 +165,9 @@ class Scene:
         if chunk["type"] == "message-started" and chunk["messageId"] != self._answer:
             self._fold = Snapshot()
             self.host, self._answer, self.is_streaming = chunk["submissionId"], chunk["messageId"], False
+        if chunk["type"] == "message-delta" and self.is_streaming and not self._is_recovering:
+            self._fold.apply(chunk, ordinal)  # words never make anything happen, and are most of what comes
+            return
         before = self._fold.message(self._answer)
         waited = before is not None and waits(before)
         self._fold.apply(chunk, ordinal)

@@ -158,6 +158,7 @@ _MESSAGE = record(
     },
     {
         "submissionId": TEXT,
+        "clientId": {"type": "string", "description": "What the chat client that sent it calls it."},
         "turnId": TEXT,
         "metadata": {"type": "object"},
         "signal": record({}, {"tagName": TEXT, "attributes": {"type": "object"}}),
