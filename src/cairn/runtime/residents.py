@@ -75,6 +75,7 @@ class Residents:
         self._on_change = on_change
         self._objects = objects
         self._by_instance: dict[int, _Resident] = {}
+        self._by_address: dict[Address, _Resident] = {}
         self._orphans: set[int] = set()
         self._stopping = False
 
@@ -93,7 +94,7 @@ class Residents:
 
     def start(self, due: DueRow, *, wanted: bool = False) -> None:
         """Begin to activate the instance. Whatever comes of it is known to nobody but the log."""
-        resident = self._by_instance[due.n] = _Resident(due, wanted)
+        resident = self._by_instance[due.n] = self._by_address[due.address] = _Resident(due, wanted)
         resident.task = asyncio.create_task(self._serve(resident), name=f"{due.address}")
         resident.task.add_done_callback(lambda _: self._left(due.n))
 
@@ -116,6 +117,12 @@ class Residents:
             if resident.task.done():
                 return None
         return runner
+
+    def present(self, address: Address) -> Runner | None:
+        """The instance, if it is in memory here and stays there for now."""
+        resident = self._by_address.get(address)
+        runner = resident.runner if resident is not None else None
+        return runner if runner is not None and not runner.instance.handlers.is_leaving and not runner.instance.fenced else None
 
     def lose(self, workers: frozenset[str]) -> None:
         """Only these workers are known: the connections of all others are over."""
@@ -183,6 +190,8 @@ class Residents:
 
     def _left(self, n: int) -> None:
         resident = self._by_instance.pop(n)
+        if self._by_address.get(resident.due.address) is resident:  # else there is a new one of that name
+            del self._by_address[resident.due.address]
         if not resident.ready.done():
             resident.ready.set_result(None)
         self._orphans.add(n)

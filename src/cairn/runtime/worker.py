@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 from cairn.clock import Clock
@@ -39,25 +39,9 @@ from cairn.runtime.runner import Runner
 from cairn.runtime.storage.store import Address, DueRow, InstanceRow, Store, WorkerRow
 from cairn.runtime.threads import Threads
 from cairn.runtime.waiting import nap
+from cairn.runtime.worker_settings import WorkerSettings as WorkerSettings
 
 logger = logging.getLogger("cairn.runtime")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """The numbers of one worker; the reasons are in `settings.py`."""
-
-    lease_seconds: float = settings.LEASE_SECONDS
-    idle_seconds: float = settings.IDLE_SECONDS
-    tidy_seconds: float | None = settings.TIDY_SECONDS
-    """None: what is settled stays as it was written."""
-    instances_max: int = settings.INSTANCES_MAX
-    sweep_seconds: float = settings.SWEEP_SECONDS
-    scan_gap_seconds: float = settings.SCAN_GAP_SECONDS
-    poll_seconds: float = settings.POLL_SECONDS
-    drain_seconds: float = settings.DRAIN_SECONDS
-    threads_max: int = settings.THREADS_MAX
-    stall_seconds: float = settings.LOOP_STALL_SECONDS
 
 
 class Worker:
@@ -129,6 +113,10 @@ class Worker:
             if not self._may_claim() or (row.owner != self.id and row.owner in self._census.live):
                 return None
         return await self._residents.reach(row, room=nested or len(self._residents) < self.settings.instances_max)
+
+    def present(self, address: Address) -> Runner | None:
+        """The instance, if this process has it in memory by a sound lease: then nobody else has."""
+        return self._residents.present(address) if self._may_claim() else None
 
     # --- its life
 
