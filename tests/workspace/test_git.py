@@ -207,6 +207,7 @@ def test_what_cannot_be_reached_says_so(git: Git, tmp_path: Path) -> None:
                 "http://example.org/a.git": UsageError,
                 "--upload-pack=id": UsageError,
                 "https://127.0.0.1:1/a.git": RemoteError,
+                "https://ada:hunter2@127.0.0.1:1/a.git": UsageError,
             }.items():
                 with pytest.raises(wrong) as caught:
                     await clone(desk.files.draft(), url, credentials=Credentials("ada", "hunter2"))

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.workspace.desk import Desk, copy_of, nodes_of
 
+from cairn.errors import Conflict
+
 STEPS = 50
 
 names = st.sampled_from(["a", "b", "c", "é"])
@@ -218,7 +220,8 @@ def test_a_workspace_is_a_directory(script: list[Step], restart_every: int, draf
     asyncio.run(compare(script, restart_every=restart_every, draft_every=draft_every))
 
 
-@settings(max_examples=15)
+@pytest.mark.slow
+@settings(max_examples=50)
 @given(st.lists(steps, min_size=STEPS, max_size=STEPS))
 def test_a_draft_of_many_changes_is_a_directory(script: list[Step]) -> None:
     """S2: all the calls in one transaction, some of them undoing others: one record, with the machine's result."""
@@ -245,5 +248,35 @@ def test_a_draft_of_many_changes_is_a_directory(script: list[Step]) -> None:
                 assert nodes_of(await desk.folded()) == nodes_of(desk.instance.files.tree)
         finally:
             shutil.rmtree(root)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(st.lists(steps, min_size=30, max_size=30), st.lists(steps, max_size=6), st.lists(steps, max_size=6))
+def test_two_drafts_of_the_same_files_never_make_others(script: list[Step], first: list[Step], second: list[Step]) -> None:
+    """S2, S14: two drafts begun at once: the second is a conflict, and changes nothing, or the log takes it, and holds what it
+    made beside what the first one did."""
+
+    async def main() -> None:
+        async with Desk() as desk:
+            for step in script:
+                await outcome_of(desk.files, step)
+            one, two = desk.files.draft(), desk.files.draft()
+            for draft, part in ((one, first), (two, second)):
+                for step in part:
+                    await outcome_of(draft, step)
+            expected, nothing_before, nothing_after = await copy_of(two), one.is_empty, two.is_empty
+            await one.commit()
+            between = await copy_of(desk.files)
+            try:
+                await two.commit()
+            except Conflict:
+                assert await copy_of(desk.files) == between and not nothing_before
+            else:
+                assert await copy_of(desk.files) == expected or not nothing_before
+                assert await copy_of(desk.files) == between or not nothing_after
+            assert nodes_of(await desk.folded()) == nodes_of(desk.instance.files.tree)
 
     asyncio.run(main())
