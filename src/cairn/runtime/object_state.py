@@ -82,6 +82,11 @@ class StateShape(Generic[S]):
         else:
             self._names = {field.name: field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its fields, as they are stored."""
+        return tuple(self._names.values())
+
     def load(self, fields: Mapping[str, msgspec.Raw]) -> S:
         """A fresh value that shares nothing. *Raises* StoreCorrupt for a stored field that the class cannot hold."""
         try:

@@ -12,11 +12,14 @@ from typing import Any
 
 from cairn.errors import AgentFileError, CairnError, UsageError
 from cairn.framework import config as configuration
+from cairn.framework.cli import object_view
 from cairn.framework.cli.output import Exit, json_line, line, one_line, shortened
+from cairn.framework.imported import app_named, names_an_app
 from cairn.framework.modules import shown
 from cairn.framework.project import discover, load
 from cairn.harness.agent import Agent
 from cairn.harness.tools import Tool
+from cairn.runtime.object import ObjectApplication
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Found:
     agents: tuple[Agent[Any], ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    objects: tuple[ObjectApplication, ...] = ()
+    """An App's classes of durable objects."""
 
 
 def info(target: str | None, *, json: bool) -> int:
@@ -36,16 +41,20 @@ def info(target: str | None, *, json: bool) -> int:
     found = _find(target)
     views = [_view(agent) for agent in found.agents]
     problems = [*found.problems, *(problem for view in views for problem in view["problems"])]
+    objects = [object_view.view(each) for each in found.objects]
     if json:
-        json_line({"root": str(found.root), "agents": views, "problems": problems, "notes": list(found.notes)})
+        told = {"root": str(found.root), "agents": views, "objects": objects}
+        json_line({**told, "problems": problems, "notes": list(found.notes)})
         return Exit.OK
     for view in views:
         _show(view)
+    for view in objects:
+        object_view.show(view)
     for note in found.notes:
         line(f"note: {note}")
     for problem in problems:
         line(f"problem: {one_line(problem)}")
-    if not views and not problems:
+    if not views and not objects and not problems:
         line(_nothing(found))
     return Exit.OK
 
@@ -54,7 +63,7 @@ def check(target: str | None, *, json: bool) -> int:
     """Every problem at once; 0 when there is none, 2 when something has to change first."""
     found = _find(target)
     problems = [*found.problems, *(problem for agent in found.agents for problem in _problems(agent))]
-    if not found.agents and not problems:
+    if not found.agents and not found.objects and not problems:
         # A check that looked in the wrong place must not pass.
         problems.append(_nothing(found))
     if json:
@@ -63,7 +72,7 @@ def check(target: str | None, *, json: bool) -> int:
         for problem in problems:
             line(one_line(problem))
         if not problems:
-            line(f"ok: {', '.join(agent.name for agent in found.agents)}")
+            line(f"ok: {', '.join([*(agent.name for agent in found.agents), *(each.kind for each in found.objects)])}")
     return Exit.USAGE if problems else Exit.OK
 
 
@@ -78,6 +87,9 @@ def _find(target: str | None) -> Found:
         config = project.config
         return Found(config.root, config.agents_folder, project.agents, project.problems, project.notes)
     here = Path.cwd()
+    if names_an_app(target, here):
+        app = app_named(target, here, "this")
+        return Found(here, here, app.agents, (), (), tuple(app.classes.values()))
     try:
         return Found(here, here, (load(target),), ())
     except AgentFileError as error:

@@ -7,7 +7,6 @@ with the options given here; an App of one's own says everything itself except w
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
@@ -175,30 +174,13 @@ def is_project(path: Path) -> bool:
 
 
 def _imported(named: str, root: Path, request: Request) -> App:
-    from cairn.framework.app import App
+    from cairn.framework.imported import app_named
 
     given = [name for name, value in (("--auth", request.auth), ("--store", request.store)) if value]
     given += [name for name, value in (("--allow-host", request.hosts), ("--allow-origin", request.origins)) if value]
     if given:
         raise UsageError(f"{named} is an App and says itself what {' and '.join(given)} would; change it there")
-    module_name, _, name = named.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{named}: there is no module {error.name!r} under {root}") from None
-    except Exception as error:
-        from cairn.framework.modules import describe
-
-        raise UsageError(describe(error, root / f"{module_name.replace('.', '/')}.py", root)) from None
-    found: Any = getattr(module, name, None)
-    if callable(found) and not isinstance(found, App):
-        found = found()
-    if not isinstance(found, App):
-        what = "is not there" if found is None else f"is a {type(found).__name__}"
-        raise UsageError(f"{named} {what}; `cairn serve` needs an App, such as `{name} = App([agent])`")
-    return found
+    return app_named(named, root, "`cairn serve`")
 
 
 def _agents(request: Request, config: configuration.Config) -> list[Any]:
