@@ -18,10 +18,12 @@ from cairn.errors import CallInterrupted, NotFound, ObjectError, RemoteError, St
 from cairn.runtime import records as r
 from cairn.runtime.connections import Connection
 from cairn.runtime.frames import Sent
+from cairn.runtime.instance import wake_now
 from cairn.runtime.object import DurableObject, ObjectApplication, callable
 from cairn.runtime.objects import Objects
 from cairn.runtime.request import Request
 from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage.store import Append, Batch
 from cairn.runtime.threads import Threads
 from cairn.runtime.worker import Worker
 from cairn.testing import History, Process, Simulation, Violation, check
@@ -106,7 +108,7 @@ class ObjectWorld(World):
         )
         await insist(process, worker.start)
         objects = Objects(store, worker, known, clock=process.clock, ids=process.ids)
-        users = [asyncio.create_task(user(self, process, objects)) for user in (adds, adds, listens, plants)]
+        users = [asyncio.create_task(user(self, process, objects)) for user in (adds, adds, aborts, listens, plants)]
         try:
             await worker.join()
         finally:
@@ -131,6 +133,17 @@ async def adds(world: ObjectWorld, process: Process, objects: Objects) -> None:
                 told.refused.add(token)
         except (TimeoutError, ObjectError):
             continue  # it may have happened, and may not
+
+
+async def aborts(world: ObjectWorld, process: Process, objects: Objects) -> None:
+    """Aborts whatever an account is at, at the worst moments there are: a call is cut, or has settled before."""
+    while world.simulation.now() < world.storm_seconds:
+        await process.clock.sleep(process.ids.random() * 120)
+        row = await objects.store.find(objects.address("account", str(int(process.ids.random() * ACCOUNTS))))
+        if row is not None:
+            abort = r.AbortRequested(at=process.clock.wall(), reason="the test wants it")
+            request = Append(row.n, Batch(r.encode([abort])), due=(wake_now(abort.at),))
+            await insist(process, lambda: objects.store.append(request))  # noqa: B023
 
 
 async def listens(world: ObjectWorld, process: Process, objects: Objects) -> None:
