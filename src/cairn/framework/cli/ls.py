@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cairn.framework.cli.output import Exit, columns, duration, json_line, line
+from cairn.framework.cli.output import Exit, columns, duration, json_line, line, shortened
 from cairn.framework.cli.store import existing, opened
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from cairn.runtime.storage.store import WorkerRow
 
 HEADING = ("INSTANCE", "HEAD", "OWNER", "WORK")
+
+#: Of the reason for which a fiber waits for other code: its beginning names the method, `--json` has all of it.
+BLOCKED_CHARACTERS = 100
 
 
 def run(store: str | None, *, kind: str | None, limit: int, after: int, json: bool) -> int:
@@ -62,9 +65,12 @@ def as_json(found: Sequence[Overview], known: Sequence[tuple[WorkerRow, Standing
                     "attempt": fiber.attempt,
                     "parked_for": fiber.parked_for,
                     "parked_until": fiber.parked_until,
+                    "blocked": fiber.blocked.message if fiber.blocked is not None else None,
                 }
                 for fiber in each.unsettled
             ],
+            "dead": each.dead,
+            "schedules": [{"name": schedule.name, "next": schedule.next} for schedule in each.schedules],
         }
         for each in found
     ]
@@ -87,7 +93,7 @@ def _print(found: Sequence[Overview], more: int | None) -> None:
     from cairn.clock import SystemClock
 
     now = SystemClock().wall()
-    lines = [(str(each.row.address), str(each.row.head), owner(each), work(each.unsettled, now)) for each in found]
+    lines = [(str(each.row.address), str(each.row.head), owner(each), standing_work(each, now)) for each in found]
     for each in columns(lines, HEADING):
         line(each)
     for kind in unserved(found):
@@ -103,6 +109,18 @@ def owner(each: Overview) -> str:
     if each.owner is None:
         return "gone"
     return f"pid {each.owner.pid} on {each.owner.host}, {each.standing.value}"
+
+
+def standing_work(each: Overview, now: float) -> str:
+    """What it has not settled, and nobody has seen to, and when it rings: `settled, 1 dead letter, next of 2 schedules in 3h`."""
+    parts = [work(each.unsettled, now)]
+    if each.dead:
+        parts.append(f"{each.dead} dead letter{'s' if each.dead > 1 else ''}")
+    if each.schedules:
+        which = "schedule" if len(each.schedules) == 1 else f"of {len(each.schedules)} schedules"
+        left = each.schedules[0].next - now
+        parts.append(f"next {which} " + (f"in {duration(left)}" if left > 0 else "due"))
+    return ", ".join(parts)
 
 
 def work(unsettled: Sequence[FiberState], now: float) -> str:
@@ -121,6 +139,8 @@ def work(unsettled: Sequence[FiberState], now: float) -> str:
 
 
 def _parked(fiber: FiberState, now: float) -> str:
+    if fiber.blocked is not None:
+        return shortened(fiber.blocked.message, BLOCKED_CHARACTERS)
     name = fiber.parked_for or "?"
     if fiber.parked_until is None:
         return name

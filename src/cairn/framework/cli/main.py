@@ -241,6 +241,19 @@ def _approvals(given: Arguments) -> int:
     )
 
 
+def _declare_schedules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", nargs="?", metavar="KIND/ID", help="one instance; without it all that have some")
+    parser.add_argument("--cancel", metavar="SCHEDULE", help="take this one away; a run that began goes on")
+    parser.add_argument("--limit", type=at_least(1), default=100, metavar="N", help="how many instances to look at (100)")
+    parser.add_argument("--after", type=at_least(0), default=0, metavar="N", help="continue an earlier listing")
+
+
+def _schedules(given: Arguments) -> int:
+    from cairn.framework.cli import schedules
+
+    return schedules.run(schedules.Request(given.store, given.address, given.cancel, given.limit, given.after, json=given.json))
+
+
 def _declare_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", metavar="KIND/ID", help="the instance")
     parser.add_argument("--after", type=at_least(-1), default=-1, metavar="N", help="only what follows ordinal N")
@@ -419,6 +432,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("check", "list everything that is wrong with the project, offline; for CI", _declare_target, _check, has_store=False),
     Verb("ls", "list instances, who runs them and what they wait for", _declare_ls, _ls),
     Verb("approvals", "list what waits for an answer; approve or reject it", _declare_approvals, _approvals),
+    Verb("schedules", "list what rings when; cancel a schedule", _declare_schedules, _schedules),
     Verb("log", "show an instance's log as a timeline", _declare_log, _log),
     Verb("files", "list an instance's files, show one, or what has changed", _declare_files, _files),
     Verb("export", "copy an instance's files into a directory or an archive", _declare_export, _export),

@@ -15,6 +15,7 @@ import msgspec
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.owners import Owners
+from cairn.runtime.schedule_state import ScheduleState
 from cairn.runtime.state import FiberState, RuntimeState
 from cairn.runtime.storage.store import InstanceRow, Row, Store, WorkerRow
 
@@ -53,6 +54,10 @@ class Overview:
     unsettled: tuple[FiberState, ...]
     served: bool
     """Some live worker runs instances of this kind."""
+    dead: int = 0
+    """Fibers whose tries were spent, and nobody has seen to it."""
+    schedules: tuple[ScheduleState, ...] = ()
+    """The next first."""
 
 
 def runtime_records(row: Row) -> Sequence[r.Record]:
@@ -97,5 +102,7 @@ async def overviews(store: Store, rows: Sequence[InstanceRow], known: Sequence[t
     for row in rows:
         owner, how = by_id.get(row.owner or "", (None, Standing.DEAD))
         state = await fold(store, row.n)
-        found.append(Overview(row, owner, how, tuple(state.unsettled()), row.address.kind in served))
+        dead = sum(fiber.dead for fiber in state.settled.values())
+        schedules = tuple(sorted(state.schedules.values(), key=lambda schedule: schedule.next))
+        found.append(Overview(row, owner, how, tuple(state.unsettled()), row.address.kind in served, dead, schedules))
     return found
