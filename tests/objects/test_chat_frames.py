@@ -461,8 +461,11 @@ def test_a_conversation_that_is_deleted_is_empty_for_its_tabs() -> None:
     async def main(app: App, desk: Desk) -> None:
         async with tab(app, "c") as one:
             await one.end(one.ask("hello"))
+            running = one.ask("ever", before=one.transcript)
+            await one.saying("Let me think")
             await app.conversation("clerk", "c").delete()
             await one.until(lambda: one.line.said("cf_agent_chat_clear"))
+            assert (await one.end(running))["outcome"] == "aborted"
             request = one.ask("again")
             assert (await one.end(request))["outcome"] == "completed"
             assert one.text(request) == "You said again, the 1."

@@ -128,12 +128,15 @@ def _tool(given: Any) -> ToolSpec:
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         raise problems.invalid_request("A client's tool is an object with 'name', and 'description' and 'parameters'.")
     description, parameters = given.get("description"), given.get("parameters")
+    description = "" if description is None else description
+    if not isinstance(description, str):
+        raise problems.invalid_request("The description of a client's tool has to be a text.")
     if isinstance(parameters, dict) and isinstance(parameters.get("jsonSchema"), dict):
         parameters = parameters["jsonSchema"]  # made with the AI SDK's jsonSchema()
     try:
         # As strict as for a tool of the server: its name, and a schema that can be checked.
-        client_tool(given["name"], description or "", parameters)
-        return client_spec(given["name"], description or "", parameters)
+        client_tool(given["name"], description, parameters)
+        return client_spec(given["name"], description, parameters)
     except (UsageError, TypeError, ValueError) as error:
         raise problems.invalid_request(f"The client's tool '{given['name'][:64]}': {error}.") from None
 

@@ -148,7 +148,7 @@ class Scene:
         last = next((each for each in messages if each["id"] == self._answer), None)
         outcome: Mapping[str, Any] = next((each for each in settlements if each["submissionId"] == streamed), {})
         goes_on = found.host == streamed and found.is_streaming
-        self.__dict__.update(found.__dict__)
+        self._become(found)
         if streamed and not goes_on:
             yield Settled(streamed, outcome.get("outcome", "aborted"), _why(outcome), last)
         yield Replaced(is_empty=not messages)
@@ -156,6 +156,15 @@ class Scene:
             yield Began(found.host)
 
     # --- inside
+
+    def _become(self, other: Scene) -> None:
+        self.unsettled, self.host, self.is_streaming, self.failed = (
+            other.unsettled,
+            other.host,
+            other.is_streaming,
+            other.failed,
+        )
+        self._fold, self._answer, self._is_recovering = other._fold, other._answer, False
 
     def _take(self, message: Json) -> None:
         self.host, self._answer = message["submissionId"], message["id"]

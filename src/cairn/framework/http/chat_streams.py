@@ -69,6 +69,12 @@ class Streams:
         """The request, which has ended."""
         return self._asked.pop(submission, None)
 
+    def take_all(self) -> list[Asked]:
+        """All requests, which have ended."""
+        asked = list(self._asked.values())
+        self._asked.clear()
+        return asked
+
     def messages(self, submission: str) -> list[str] | None:
         """The messages that the stream which runs answers, if it has the name of a request."""
         asked = self._asked.get(submission)

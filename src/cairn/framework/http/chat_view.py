@@ -129,8 +129,12 @@ class View:
         """The conversation was deleted; its id is free."""
         async with self.turn:
             self._row, self._after, self._scene = None, log.BEGINNING, Scene()
-            if self._handshake.on(Event.ENDED) is Do.END and self._streams.current:
+            if self._handshake.standing is not Standing.AWAY:
+                self._handshake.on(Event.ENDED)
                 await self._say(frames.ended(self._streams.current, "aborted"))
+            for asked in self._streams.take_all():
+                if not asked.is_told:
+                    await self._say(frames.ended(asked.id, "aborted", messages=asked.messages))
             await self._say(frames.cleared())
             await self._answer_probe()
 
