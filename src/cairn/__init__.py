@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cairn.harness.limits import Limits
     from cairn.harness.messages import Image, Text
     from cairn.harness.sandbox.local import local
+    from cairn.harness.sandbox.virtual import virtual
     from cairn.harness.tools import Tool, ToolResult
     from cairn.harness.turn_view import Turn
 
@@ -62,6 +63,7 @@ _HOMES = {
     "local": "cairn.harness.sandbox.local",
     "open_to_everyone": "cairn.framework.http.auth",
     "tool": "cairn.harness.function_tool",
+    "virtual": "cairn.harness.sandbox.virtual",
 }
 
 __all__ = [
@@ -91,6 +93,7 @@ __all__ = [
     "local",
     "open_to_everyone",
     "tool",
+    "virtual",
 ]
 
 
