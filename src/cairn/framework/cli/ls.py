@@ -112,7 +112,7 @@ def owner(each: Overview) -> str:
 
 
 def standing_work(each: Overview, now: float) -> str:
-    """What it has not settled, and nobody has seen to, and when it rings: `settled, 1 dead letter, next of 2 schedules in 3h`."""
+    """What it has not settled, or nobody has seen to, and when it rings: `settled, 1 dead letter, next schedule in 3h`."""
     parts = [work(each.unsettled, now)]
     if each.dead:
         parts.append(f"{each.dead} dead letter{'s' if each.dead > 1 else ''}")
