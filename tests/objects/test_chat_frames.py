@@ -403,7 +403,7 @@ def test_a_tab_that_fell_behind_what_was_merged_is_told_the_rest() -> None:
             row = await app.store.find(app.conversation("clerk", "c").address)
             assert row is not None
             async with asyncio.timeout(8):
-                while not any(each.merged_from is not None for each in await app.store.read(row.n, -1, limit=1_000)):
+                while not any(each.merged_from is not None for each in await app.store.read(row.n, -1, limit=1_000)):  # noqa: ASYNC110
                     await asyncio.sleep(0)
             one.line.unstick()
             assert (await one.end(request))["outcome"] == "completed"
