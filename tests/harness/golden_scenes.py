@@ -17,6 +17,9 @@ from tests.harness.playing import Scene, die, saying, scene
 from cairn import Agent, Context, Image, Limits, Stopping, ToolError, ToolResult, Turn
 from cairn.errors import ModelError
 from cairn.harness import records as h
+from cairn.harness.answers import PendingCall
+from cairn.harness.asking import approval
+from cairn.harness.client_tool import client_tool
 from cairn.harness.handle import ConversationHandle
 from cairn.harness.messages import Text, ToolSpec
 from cairn.harness.sandbox.protocol import ProcessInfo
@@ -253,7 +256,64 @@ SCENES: dict[str, tuple[str, Callable[[], Scene]]] = {
     "deliveries": ("A message with an image, first state, and a signal.", lambda: scene(
         Call("look"), "A tree.", "Pushed.", define=tools, client=sending, state=Case,
     )),
+    "asking": ("Calls that wait for answers, and what becomes of them; the last message again.", lambda: asking()),
 }  # fmt: skip
+
+
+def asking() -> Scene:
+    """Calls that wait: approved beside one that runs, rejected, carried out by a client, given up for a message, expired; then
+    the last message is answered again."""
+
+    def define(agent: Agent[Any], world: World) -> None:
+        @agent.tool(approval=approval(expires=60, by="ann"))
+        async def pay(amount: int) -> str:
+            """Pay."""
+            return f"paid {amount}"
+
+        @agent.tool(approval=approval(lambda arguments: "it is loud", on_message="withdraw"))
+        async def ring() -> str:
+            """Ring."""
+            return "rung"
+
+        @agent.tool(repeat="safe")
+        async def look() -> str:
+            """Look."""
+            return "a tree"
+
+    async def asked(conversation: ConversationHandle, count: int) -> list[PendingCall]:
+        while True:
+            found = await conversation.questions()
+            if len(found) == count:
+                return found
+            await asyncio.sleep(0.5)
+
+    async def client(conversation: ConversationHandle, world: World) -> None:
+        first = await conversation.send("first", key="1")
+        one, two, where = await asked(conversation, 3)
+        await conversation.approve(one.call, digest=one.digest, by="ann")
+        await conversation.reject(two.call, "too dear", digest=two.digest, by="ann")
+        await conversation.answer(where.call, {"city": "Oslo"}, digest=where.digest, by="browser")
+        await asked(conversation, 1)
+        await settled(await conversation.send("second", key="2"))
+        await settled(first)
+        third = await conversation.send("third", key="3")
+        await settled(third)
+        await conversation.rewind(f"msg_{third.submission}", key="4")
+        await settled(await conversation.regenerate(key="5"))
+
+    calls = [Call("pay", {"amount": 1}), Call("pay", {"amount": 2}), Call("look"), Call("where")]
+    where = client_tool("where", "Where.", output={"type": "object"})
+    return scene(
+        calls,
+        Call("ring"),
+        "Both.",
+        Call("pay", {"amount": 3}),
+        "Nobody.",
+        "Again.",
+        define=define,
+        client=client,
+        tools=[where],
+    )
 
 
 def by_hand() -> list[tuple[int, bytes]]:

@@ -6,7 +6,6 @@ words of text; whoever holds them, in any process, can ask for the reply.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,11 @@ from cairn.harness.fork import first_batch
 from cairn.harness.images import Images
 from cairn.harness.merging import unseen
 from cairn.harness.messages import Image
+from cairn.harness.naming import ID_CHARACTERS_MAX as ID_CHARACTERS_MAX
+from cairn.harness.naming import KEY_CHARACTERS_MAX as KEY_CHARACTERS_MAX
+from cairn.harness.naming import admission_of, check_delivery, digest_of_message, keyed_id
+from cairn.harness.naming import check_id as check_id
+from cairn.harness.naming import check_key as check_key
 from cairn.harness.projection import message_id
 from cairn.harness.rewinding import find
 from cairn.harness.settling import Reply
@@ -38,14 +42,10 @@ from cairn.runtime import records as r
 from cairn.runtime.client import Client, settlement
 from cairn.runtime.instance import Fold
 from cairn.runtime.state import FiberState
-from cairn.runtime.storage.store import Address, Admission, Batch, Creation, InstanceRow, Store, UidCondition
+from cairn.runtime.storage.store import Address, Batch, Creation, InstanceRow, Store, UidCondition
 
-#: Characters of an idempotency key (Flue: 256).
-KEY_CHARACTERS_MAX = 256
 #: How often a fork is tried while deltas are merged under it. A place is merged once, so the second try succeeds.
 FORK_TRIES = 3
-#: Characters of an instance's id: it is a path segment and a durable key.
-ID_CHARACTERS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class ConversationHandle:
         delivery = message if isinstance(message, h.Delivery) else h.Delivery(body=message)
         if attachments:
             delivery = msgspec.structs.replace(delivery, attachments=(*delivery.attachments, *attachments))
-        _check_delivery(delivery)
+        check_delivery(delivery)
         check_key(key)
         first: Mapping[str, bytes] = {}
         if data and not await self.exists():
@@ -129,7 +129,7 @@ class ConversationHandle:
         delivery = msgspec.structs.replace(delivery, attachments=stored)
         body = msgspec.json.encode(delivery)
         accepted = r.FiberAccepted(
-            fiber=self._ids.new("sub") if key is None else _keyed_id(self.address, key, await self._forked_uid()),
+            fiber=self._ids.new("sub") if key is None else keyed_id(self.address, key, await self._forked_uid()),
             method=h.SUBMISSION,
             at=self._clock.wall(),
             arguments=msgspec.Raw(body),
@@ -140,7 +140,7 @@ class ConversationHandle:
         admitted = await self._client.admit(
             self.id,
             accepted,
-            _digest(body, data or {}),
+            digest_of_message(body, data or {}),
             uid=uid,
             first=(r.StateChanged(changes=changes),) if changes else (),
             blobs=tuple(image.blob for image in delivery.attachments if image.blob is not None),
@@ -157,7 +157,7 @@ class ConversationHandle:
         if row is None:
             return False
         fold = await self._fold(row)
-        return fold.runtime.fiber(_keyed_id(self.address, key, await self._forked_uid())) is not None
+        return fold.runtime.fiber(keyed_id(self.address, key, await self._forked_uid())) is not None
 
     async def follow(
         self, after: int = log.BEGINNING, *, caught_up: Callable[[], None] = lambda: None
@@ -276,7 +276,7 @@ class ConversationHandle:
         if to is not None and (key is None or key not in fold.runtime.keys):
             find(fold.state, to)
         back = rewinding.request(fiber, where, self._clock.wall(), key)
-        return await self._client.request(self.id, *back, admission=_admission(key, fiber, back[1].arguments))
+        return await self._client.request(self.id, *back, admission=admission_of(key, fiber, back[1].arguments))
 
     async def regenerate(self, message: str | None = None, *, key: str | None = None) -> Receipt:
         """The message (by default the last one sent) is answered again: the conversation is rewound to before it, and it is
@@ -288,11 +288,11 @@ class ConversationHandle:
         if key is not None and (known := fold.runtime.keys.get(key)) is not None:
             return Receipt(self, known, log.BEGINNING, row.uid, True)
         sent = _sent(fold.state, message)
-        fiber = self._ids.new("sub") if key is None else _keyed_id(self.address, key, await self._forked_uid())
+        fiber = self._ids.new("sub") if key is None else keyed_id(self.address, key, await self._forked_uid())
         at, arguments = self._clock.wall(), msgspec.Raw(msgspec.json.encode(sent.delivery))
         back = rewinding.request(self._ids.new(rewinding.PREFIX), rewinding.To(message=sent.id, before=True), at)
         again = r.FiberAccepted(fiber=fiber, method=h.SUBMISSION, at=at, arguments=arguments, key=key)
-        ordinal = await self._client.request(self.id, *back, again, admission=_admission(key, fiber, arguments))
+        ordinal = await self._client.request(self.id, *back, again, admission=admission_of(key, fiber, arguments))
         return Receipt(self, fiber, ordinal - 1, row.uid)
 
     async def fork(self, at: int | None = None, id: str | None = None) -> ConversationHandle:
@@ -369,11 +369,6 @@ class ConversationHandle:
         return fold
 
 
-def _admission(key: str | None, fiber: str, arguments: msgspec.Raw) -> Admission | None:
-    check_key(key)
-    return None if key is None else Admission(key, fiber, hashlib.sha256(bytes(arguments)).digest())
-
-
 def _sent(conversation: Conversation, message: str | None) -> Entry:
     """The message that was sent under that id, or that an answer of that id answers; the last one. Raises NotFound."""
     if message is None:
@@ -391,52 +386,3 @@ def _reply(submission: str, outcome: r.Outcome, result: msgspec.Raw, error: r.Er
         return msgspec.json.decode(result, type=Reply)
     why = error.message if error is not None else "no reason was recorded"
     raise FiberFailed(f"submission '{submission}' {outcome}: {why}", outcome=outcome)
-
-
-def _digest(body: bytes, data: Mapping[str, bytes]) -> bytes:
-    """What one key stands for: the message, and the first state that came with it."""
-    given = hashlib.sha256(body)
-    for name in sorted(data):
-        given.update(msgspec.json.encode(name) + data[name])
-    return given.digest()
-
-
-def _keyed_id(address: Address, key: str, forked: str = "") -> str:
-    """The same for the same key, so that a client which lost the answer can compute the id it would have got. `forked` is the
-    uid of a fork: a source deleted since may have had its address, and the key."""
-    text = "\n".join(("cairn-submission", address.tenant, address.kind, address.id, *((forked,) if forked else ()), key))
-    return f"sub_ik_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-
-
-def _check_delivery(delivery: h.Delivery) -> None:
-    """Raises UsageError for a message that no log would take."""
-    if not _is_text(delivery.body):
-        raise UsageError("the message is not UTF-8 text: it holds half of a surrogate pair")
-
-
-def check_key(key: str | None) -> None:
-    """Raises UsageError for a key that cannot be one."""
-    if key is None:
-        return
-    if not 0 < len(key) <= KEY_CHARACTERS_MAX:
-        raise UsageError(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}")
-    if not _is_text(key):
-        raise UsageError(f"{key!r} cannot be an idempotency key: it is not UTF-8 text")
-
-
-def check_id(id: str) -> str:
-    """The id, if it can be one. Raises UsageError."""
-    if not id.strip() or len(id) > ID_CHARACTERS_MAX or "\x00" in id:
-        raise UsageError(f"'{id[:40]}' cannot be an instance's id: it needs 1 to {ID_CHARACTERS_MAX} characters, not all blank")
-    if not _is_text(id):
-        raise UsageError(f"{id[:40]!r} cannot be an instance's id: it is not UTF-8 text")
-    return id
-
-
-def _is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8: a shell may hand on any bytes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

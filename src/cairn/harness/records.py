@@ -249,6 +249,8 @@ class ConversationRewound(Record, frozen=True, tag="conversation.rewound"):
 
     to: int
     at: float
+    keep_read: bool = False
+    """Messages that stay and had been read after `to` are read still: the answer goes, what it answered does not."""
 
 
 class SandboxRemembered(Record, frozen=True, tag="sandbox.remembered"):

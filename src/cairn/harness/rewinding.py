@@ -62,7 +62,7 @@ async def run(fiber: Fiber) -> None:
     except NotFound as error:
         await fiber.settle("failed", error=r.ErrorInfo(kind="not_found", message=str(error)))
         return
-    rewound = h.ConversationRewound(to=ordinal, at=now)
+    rewound = h.ConversationRewound(to=ordinal, at=now, keep_read=True)
     result = msgspec.Raw(msgspec.json.encode(ordinal))
     await instance.append([rewound, r.FiberSettled(fiber=fiber.id, outcome="completed", at=now, result=result)])
 
