@@ -355,7 +355,7 @@ MUTATIONS = [
     Mutation(
         name="a fold inside a merged range is made anew",
         promise="S3",
-        file="src/cairn/runtime/instance.py",
+        file="src/cairn/runtime/fold.py",
         old="if row.merged_from is not None and row.merged_from <= self.head < row.ordinal:",
         new="if False:",
         tests=(f"{LOGS}::test_a_fold_catches_up_over_rows_that_were_merged_wherever_it_stands",),
