@@ -93,6 +93,16 @@ def _of_program(fiber: FiberState, wait: WaitState) -> h.ToolAwaiting:
     )
 
 
+def digest_asked(fold: Fold, call: str) -> str | None:
+    """The digest of what a call asks, or asked; None when it never did."""
+    state: Conversation = fold.state
+    if call in state.asking:
+        return state.asking[call].digest
+    entry = _entry_of(state, call)
+    answered = entry.answers.get(call) if entry is not None else None
+    return answered.digest if answered is not None else None
+
+
 def _pending(asking: h.ToolAwaiting) -> PendingCall:
     return PendingCall(
         call=asking.call,

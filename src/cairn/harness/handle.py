@@ -17,7 +17,7 @@ from cairn.errors import FiberFailed, NotFound, StoreBusy, UsageError
 from cairn.harness import records as h
 from cairn.harness import rewinding
 from cairn.harness.answers import AnswerReceipt as AnswerReceipt
-from cairn.harness.answers import Answers, PendingCall, pending
+from cairn.harness.answers import Answers, PendingCall, digest_asked, pending
 from cairn.harness.application import AgentApplication
 from cairn.harness.asking import Approve, Failure, Output, Reject
 from cairn.harness.conversation import Conversation
@@ -233,6 +233,12 @@ class ConversationHandle:
         """The calls that wait for an answer, the oldest first. Empty when nothing was ever sent."""
         fold = await self._loaded(None)
         return [] if fold is None else pending(fold)
+
+    async def digest(self, call: str) -> str | None:
+        """What an answer to this call has to name, also after it was answered; for those who show a call and not its digest.
+        None when it never asked."""
+        fold = await self._loaded(None)
+        return None if fold is None else digest_asked(fold, call)
 
     async def approve(self, call: str, *, digest: str, by: str = "") -> AnswerReceipt:
         """The call may run, with exactly the arguments whose digest this is; `by` is who says so.

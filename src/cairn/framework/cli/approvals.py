@@ -196,8 +196,7 @@ def _as_json(asked: Asked) -> dict[str, Any]:
 async def _answer(store: Store, given: Request) -> int:
     assert given.address is not None
     conversation, call = handle(store, address(given.address)), given.approve or given.reject or ""
-    asked = {each.call: each for each in await conversation.questions()}
-    digest = asked[call].digest if call in asked else ""
+    digest = await conversation.digest(call) or ""
     by = given.by if given.by is not None else _user()
     receipt: AnswerReceipt
     if given.approve:

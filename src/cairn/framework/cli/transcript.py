@@ -125,6 +125,16 @@ class Transcript:
         after = "the fork begins here" if event.reason == "fork" else "it goes on" if event.kept else "this part is left out"
         self._pen.line(f"‖ cut off ({event.reason}); {after}", "yellow")
 
+    def _asked(self, event: e.CallAsked) -> None:
+        self._enter("work")
+        self._calls[event.call] = _arguments(event.arguments)
+        wanted = "an approval" if event.kind == "approval" else "its outcome from a client"
+        self._pen.line(f"? {event.name} {self._calls[event.call]} waits for {wanted}", "yellow")
+        if event.reason:
+            self._pen.line(f"  {visible(event.reason)}", "dim")
+        if event.kind == "approval":
+            self._pen.line(f"  cairn approvals shows it; --approve {event.call} or --reject {event.call} answers", "dim")
+
     def _tool_started(self, event: e.ToolStarted) -> None:
         self._enter("work")
         arguments = self._calls[event.call] = _arguments(event.arguments)
@@ -168,6 +178,7 @@ _SHOWN: dict[type[e.Event], Any] = {
     e.MessageStarted: Transcript._message_started,
     e.MessageDelta: Transcript._delta,
     e.MessageInterrupted: Transcript._interrupted,
+    e.CallAsked: Transcript._asked,
     e.ToolStarted: Transcript._tool_started,
     e.ToolProgress: Transcript._tool_progress,
     e.ToolCompleted: Transcript._tool_completed,
