@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.test_import_cost import loaded
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -112,6 +113,13 @@ def no_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level(logging.ERROR):
         yield
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_a_server_without_websockets_has_not_loaded_them() -> None:
+    """Memory: the library is imported by the first client that asks for one."""
+    names = ["app", "http.asgi", "http.connection", "http.serving"]
+    found = loaded("\n".join(f"import cairn.framework.{name}" for name in names))
+    assert "cairn.framework.http.attending" in found and "websockets" not in found
 
 
 # --- the handshake --------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from tests.objects.knocking import knock, verdict
 
 from cairn import Agent, App
 from cairn.framework.http import problems
-from cairn.framework.http.auth import Grant
+from cairn.framework.http.auth import Grant, Identity
+from cairn.framework.http.chat import AgentChat
 from cairn.framework.http.limits import HttpLimits
 from cairn.framework.http.sockets import chosen, closing, code_of
 from cairn.framework.http.tokens import Tokens, create
@@ -294,6 +295,57 @@ def test_who_connects_before_the_app_is_open_may_come_back() -> None:
         assert found is not None and found[0] == 1013
 
     asyncio.run(run())
+
+
+def test_what_fails_while_it_is_open_closes_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same words, after the handshake: no second handshake, and no code that says that all was well."""
+    failures = iter([problems.unavailable("busy", "the store is held"), ValueError("hunter2")])
+
+    async def broken(chat: AgentChat) -> None:
+        raise next(failures)
+
+    async def main(app: App) -> None:
+        for code, words in ((1013, "runtime_unavailable: the store is held"), (1011, "internal_error")):
+            async with knock(app, "/agents/echo/a") as line:
+                closed, reason = await line.end()
+                assert line.is_open and closed == code and reason.startswith(words) and "hunter2" not in reason
+
+    monkeypatch.setattr(AgentChat, AgentChat.opened.__name__, broken)
+    in_app(main)
+
+
+def test_a_credential_that_cannot_be_looked_at_ends_its_sockets() -> None:
+    """X11: what is not known to hold does not go on; 1013, because nobody said that it does not."""
+
+    class Auth:
+        def __call__(self, credentials: Any) -> Identity:
+            return Identity("ann", grants=frozenset(Grant))
+
+        async def still_valid(self, identity: Identity) -> bool:
+            raise ConnectionError("the directory is down")
+
+    async def main(app: App) -> None:
+        async with knock(app, "/agents/echo/a") as line:
+            await line.until(lambda: line.frames)
+            assert await line.end() == (1013, "the credential could not be looked at")
+
+    in_app(main, auth=Auth(), limits=HttpLimits(identity_recheck_seconds=0.02))
+
+
+def test_who_says_too_much_is_heard_more_slowly() -> None:
+    """X7: nothing is refused, and nothing is lost; what is above the caller's rate waits where it came from."""
+
+    async def main(app: App) -> None:
+        headers = {"authorization": f"Bearer {await token_of(app)}"}
+        async with knock(app, "/agents/echo/a", headers) as line:
+            for number in range(60):
+                line.say({"type": "rpc", "id": str(number), "method": "x", "args": []})
+            began = app.clock.monotonic()
+            await line.until(lambda: len(line.said("rpc")) == 60)
+            assert app.clock.monotonic() - began >= 10 / 50
+            assert [frame["id"] for frame in line.said("rpc")] == [str(number) for number in range(60)]
+
+    in_app(main, auth=Tokens(), limits=HttpLimits(requests_per_second=50))
 
 
 def test_what_fails_here_is_logged_and_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:

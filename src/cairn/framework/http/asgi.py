@@ -99,11 +99,12 @@ class Http:
         """A WebSocket: the same gates in the same order; what goes wrong is how it is closed."""
         if (await receive())["type"] != "websocket.connect":
             return
+        answered = sockets.Answered(send)
         try:
             route, request = await self._knock(scope, receive)
-            await route.handler(self.service, request, send)  # type: ignore[arg-type]
+            await route.handler(self.service, request, answered)  # type: ignore[arg-type]
         except Exception as error:
-            await sockets.refuse(scope, send, self._problem(error, scope))
+            await sockets.refuse(scope, answered, self._problem(error, scope))
 
     async def _knock(self, scope: Scope, receive: Receive) -> tuple[routes.Route, Request]:
         headers = headers_of(scope)

@@ -78,7 +78,7 @@ class Quota:
             raise problems.too_many_requests(f"At most {self._limits.requests_per_second:g} requests a second.", wait)
 
     def wait(self, identity: Identity, peer: Peer) -> float:
-        """One message more on a socket; the seconds after which it may be heard."""
+        """One message more on a socket: 0.0, or the seconds after which to ask again."""
         return 0.0 if identity.trusted else self._requests.take(_caller(identity, peer))
 
     @contextmanager

@@ -10,6 +10,7 @@ ends a stream.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from cairn.runtime.storage.store import Address
 if TYPE_CHECKING:
     from cairn.framework.http.request import Request
     from cairn.framework.http.service import Service
+
+logger = logging.getLogger("cairn.http")
 
 #: The method of a route that is opened as a WebSocket.
 WEBSOCKET = "WEBSOCKET"
@@ -96,6 +99,15 @@ class Socket:
         """Code and reason, once it is over."""
         return self._end
 
+    async def accept(self) -> None:
+        """The handshake is answered, if the client is still there."""
+        scope, id = self.request.scope, self.request.id
+        headers = encoded({"x-request-id": id})
+        try:
+            await self._send({"type": "websocket.accept", "subprotocol": chosen(scope), "headers": headers})
+        except OSError:
+            self._gone(1006)
+
     async def send(self, frame: Frame) -> None:
         """The frame is on its way, after those before it; a mapping goes as JSON. Waits for a slow client, and closes a stuck
         one with 1013. Nothing happens once it is over."""
@@ -133,8 +145,7 @@ class Socket:
 
     async def _slow_down(self) -> None:
         """Who says more than a caller may ask for is listened to more slowly."""
-        wait = self.service.quota.wait(self.identity, self.request.peer)
-        if wait:
+        while wait := self.service.quota.wait(self.identity, self.request.peer):
             await self.service.app.clock.sleep(wait)
 
     async def close(self, code: int, reason: str) -> None:
@@ -151,10 +162,13 @@ class Socket:
         self._is_gone = True
         self.finish(code, reason)
 
-    async def say_goodbye(self) -> None:
-        """The client is told why, if it is there and takes it."""
+    def let_go(self) -> None:
+        """Nothing is heard any more."""
         if self._arriving is not None:
             self._arriving.cancel()
+
+    async def say_goodbye(self) -> None:
+        """The client is told why, if it is there and takes it."""
         self.finish(NORMAL, "")
         assert self._end is not None
         if not self._is_gone:
@@ -189,14 +203,12 @@ class Sockets:
 
 @asynccontextmanager
 async def opened(service: Service, request: Request, receive: Receive, send: Send) -> AsyncIterator[Socket]:
-    """The socket is open inside of the block, as long as its credential holds and the server goes on; it is closed after it.
-    *Raises* Problem 429, 400."""
+    """The socket is open inside of the block, as long as its credential holds and the server goes on; it is closed after it. When
+    the block raises, whoever knows what that means closes it. *Raises* Problem 429, 400."""
     id = _connection_id(service, request)
     with service.quota.reader(request.identity, request.peer):
         socket = Socket(service, request, receive, send, id)
-        await send(
-            {"type": "websocket.accept", "subprotocol": chosen(request.scope), "headers": encoded({"x-request-id": request.id})}
-        )
+        await socket.accept()
         watch = asyncio.ensure_future(_watch(service, socket)) if service.app.auth is not None else None
 
         def stop() -> None:
@@ -208,7 +220,8 @@ async def opened(service: Service, request: Request, receive: Receive, send: Sen
         finally:
             if watch is not None:
                 watch.cancel()
-            await socket.say_goodbye()
+            socket.let_go()
+        await socket.say_goodbye()
 
 
 async def _watch(service: Service, socket: Socket) -> None:
@@ -216,8 +229,12 @@ async def _watch(service: Service, socket: Socket) -> None:
     clock, every = service.app.clock, service.limits.identity_recheck_seconds
     while socket.end is None:
         await clock.sleep(every)
-        if not await service.authenticator.still_valid(socket.identity):
-            socket.finish(POLICY, "unauthorized: the credential does not hold any more")
+        try:
+            if not await service.authenticator.still_valid(socket.identity):
+                socket.finish(POLICY, "unauthorized: the credential does not hold any more")
+        except Exception as error:
+            logger.warning("the credential of a socket could not be looked at, so it is closed: %s", error)
+            socket.finish(TRY_LATER, "the credential could not be looked at")
 
 
 def _connection_id(service: Service, request: Request) -> str:
@@ -293,8 +310,25 @@ def reason_of(problem: Problem) -> str:
     return f"{problem.type}: {problem.details or problem.message}"
 
 
-async def refuse(scope: Scope, send: Send, problem: Problem) -> None:
-    """The client gets no socket, or one that is closed at once and says why."""
+class Answered:
+    """`send`, that knows whether the handshake was answered."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_open = False
+
+    async def __call__(self, message: Message) -> None:
+        await self._send(message)
+        self.is_open = self.is_open or message["type"] == "websocket.accept"
+
+
+async def refuse(scope: Scope, send: Answered, problem: Problem) -> None:
+    """The client gets no socket, or one that is closed at once and says why; one that is open already is closed so too."""
+    if send.is_open:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await send(closing(code_of(problem), reason_of(problem)))
+        return
     if problem.type in ("origin_not_allowed", "host_not_allowed"):
         await _refuse_handshake(scope, send, problem)
         return
