@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,53 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path) -> None:
             assert desk.files.list() == []
 
     run(main())
+
+
+@pytest.mark.slow
+def test_nobody_who_exchanges_names_meanwhile_has_another_place_imported(tmp_path: Path) -> None:
+    """X1: while a directory is imported again and again, a file and a directory in it become links to somewhere else and back,
+    10,000 times in all. Either the import fails, or it has what was there; never what the links lead to."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("SECRET")
+    root = tmp_path / "in"
+    (root / "d").mkdir(parents=True)
+    (root / "d" / "key").write_text("mine")
+    (root / "f").write_text("mine")
+    swaps, over = 0, threading.Event()
+
+    def exchange() -> None:
+        nonlocal swaps
+        while swaps < 10_000 and not over.is_set():
+            for name, target in (("d", tmp_path / "secret"), ("f", tmp_path / "secret" / "key")):
+                aside = tmp_path / f"{name}-aside"
+                os.rename(root / name, aside)
+                os.symlink(target, root / name)
+                os.unlink(root / name)
+                os.rename(aside, root / name)
+                swaps += 1
+
+    async def main() -> None:
+        outcomes = {"whole": 0, "failed": 0}
+        async with Desk() as desk:
+            thread = threading.Thread(target=exchange)
+            thread.start()
+            try:
+                while thread.is_alive():
+                    draft = desk.files.draft()
+                    try:
+                        await import_directory(draft, root)
+                    except OSError:
+                        outcomes["failed"] += 1
+                    else:
+                        outcomes["whole"] += 1
+                    for path, (kind, _, content) in (await copy_of(draft)).items():
+                        assert kind != "file" or content == b"mine", f"{path} came from elsewhere"
+            finally:
+                over.set()
+                thread.join()
+        assert swaps >= 10_000 and outcomes["whole"], outcomes
+
+    run(main(), seconds=120)
 
 
 def test_an_archive_that_unpacks_to_more_than_the_quota_is_refused(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from cairn.runtime.files_tree import Nodes, Tree
 
 
 class Overlay(Nodes):
-    """Changes over `base`. `used` in errors and limits is of both."""
+    """Changes over `base`. What it says is there, and what counts for the quota, is both together."""
 
     def __init__(self, base: Tree, quota: Quota) -> None:
         self.base = base

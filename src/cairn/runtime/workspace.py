@@ -63,10 +63,12 @@ class Workspace(Reading):
         self._contents = Contents(instance.store, instance.n, instance.address.tenant)
 
     @classmethod
-    def of(cls, instance: Instance) -> Workspace:
-        """The workspace of an instance: always the same one."""
+    def of(cls, instance: Instance, quota: Quota | None = None) -> Workspace:
+        """The workspace of an instance: always the same one, from now on with the quota if one is given."""
         if instance.workspace is None:
             instance.workspace = cls(instance)
+        if quota is not None:
+            instance.workspace.quota = quota
         return instance.workspace
 
     @property

@@ -177,6 +177,8 @@ class Contents:
 
 
 async def _pieces(data: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(data, str):
+        raise TypeError("a file's content is bytes; text has to be encoded first: text.encode()")
     if isinstance(data, bytes | bytearray | memoryview):
         for start in range(0, len(data), CHUNK_BYTES):
             yield bytes(data[start : start + CHUNK_BYTES])

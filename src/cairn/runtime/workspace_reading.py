@@ -60,9 +60,10 @@ class Reading:
     def list(self, path: str = "/") -> Entries:
         """What is in a directory, by name. Raises WorkspaceError: ENOENT, ENOTDIR."""
         nodes = self._nodes
-        above = nodes.path(directory(nodes, path).id).rstrip("/")
+        found_at = directory(nodes, path)
+        above = nodes.path(found_at.id).rstrip("/")
         found = []
-        for name, id in sorted(nodes.children(directory(nodes, path).id)):
+        for name, id in sorted(nodes.children(found_at.id)):
             node = nodes.node(id)
             assert node is not None
             found.append(_entry(node, f"{above}/{name}"))
