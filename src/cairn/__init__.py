@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cairn.framework.http.auth import open_to_everyone
     from cairn.framework.http.tokens import Tokens
     from cairn.harness.agent import Agent
+    from cairn.harness.asking import approval
+    from cairn.harness.client_tool import client_tool
     from cairn.harness.context_face import Context
     from cairn.harness.function_tool import tool
     from cairn.harness.hooks import Received, Settled, Stopping
@@ -60,6 +62,8 @@ _HOMES = {
     "ToolResult": "cairn.harness.tools",
     "Turn": "cairn.harness.turn_view",
     "UsageError": "cairn.errors",
+    "approval": "cairn.harness.asking",
+    "client_tool": "cairn.harness.client_tool",
     "local": "cairn.harness.sandbox.local",
     "open_to_everyone": "cairn.framework.http.auth",
     "tool": "cairn.harness.function_tool",
@@ -90,6 +94,8 @@ __all__ = [
     "Turn",
     "UsageError",
     "__version__",
+    "approval",
+    "client_tool",
     "local",
     "open_to_everyone",
     "tool",
