@@ -229,6 +229,7 @@ def test_an_owner_that_lost_the_instance_writes_nothing() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_more_changes_than_a_record_holds_are_staged_and_take_effect_at_once() -> None:
     """S2: 8,000 files in one transaction: batches of staged changes without effect, then one record; the log says the same."""
 

@@ -262,6 +262,7 @@ def test_nobody_who_exchanges_names_meanwhile_has_another_place_imported(tmp_pat
     run(main(), seconds=120)
 
 
+@pytest.mark.slow
 def test_an_archive_that_unpacks_to_more_than_the_quota_is_refused(tmp_path: Path) -> None:
     """X7: a small archive of zeros is not read to its end."""
     archive = io.BytesIO()

@@ -18,7 +18,16 @@ from cairn.runtime.files import CHUNK_BYTES, INLINE_BYTES_MAX, NAME_BYTES_MAX, Q
 from cairn.runtime.files_changes import unified
 from cairn.testing import FaultyStore
 
-SIZES = [0, 1, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 9 * CHUNK_BYTES + 7]
+SIZES = [
+    0,
+    1,
+    INLINE_BYTES_MAX,
+    INLINE_BYTES_MAX + 1,
+    CHUNK_BYTES - 1,
+    CHUNK_BYTES,
+    CHUNK_BYTES + 1,
+    pytest.param(9 * CHUNK_BYTES + 7, marks=pytest.mark.slow),
+]
 
 
 def bytes_of(size: int, seed: int = 1) -> bytes:

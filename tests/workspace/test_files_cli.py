@@ -60,6 +60,7 @@ def test_files_are_listed_and_shown_as_they_are_and_as_they_were(shell: Shell) -
     assert shell.cairn("files", "toy/a", "/bin", "--json", *store).events[0]["data"] == "/wA="
 
 
+@pytest.mark.slow
 def test_content_goes_into_a_pipe_as_it_is(shell: Shell) -> None:
     """S2: every byte, by the installed command."""
     filled(shell.folder / "cairn.db")

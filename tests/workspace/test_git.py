@@ -58,6 +58,7 @@ def git(tmp_path: Path) -> Git:
     return made
 
 
+@pytest.mark.slow
 def test_files_go_from_git_and_back_with_modes_and_links(git: Git) -> None:
     """S13: a clone has the commit's files; a push makes a commit on it that the machine's git finds sound and can check out."""
 
@@ -97,6 +98,7 @@ def test_files_go_from_git_and_back_with_modes_and_links(git: Git) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_pull_takes_what_others_committed_and_keeps_what_was_changed_here(git: Git) -> None:
     """S2: both changed one file: a conflict that names it, and nothing is pulled; a branch that was rewritten too."""
 
@@ -137,6 +139,7 @@ def test_a_pull_takes_what_others_committed_and_keeps_what_was_changed_here(git:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_new_branch_and_a_new_repository_begin_with_a_push(git: Git, tmp_path: Path) -> None:
     """S2: made if it is not there; somebody else's of that name is not overwritten."""
     git("init", "-q", "--bare", str(tmp_path / "empty.git"), at=tmp_path)

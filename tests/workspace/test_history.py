@@ -355,6 +355,7 @@ async def replace(draft: workspace_draft.Draft) -> None:
 STEPS: list[Step] = [import_many, edit, move, replace]
 
 
+@pytest.mark.slow
 def test_a_crash_anywhere_leaves_each_transaction_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """S2, T3: before and after every write of four transactions, staged ones, packed ones and ones with chunks among them:
     the next owner finds the files after one transaction or the one before, does the rest, and ends as if nothing had been."""
