@@ -99,9 +99,15 @@ class Calls:
         """Whether one of these must not be made again lightly: then the program's state is kept first."""
         for number in numbers:
             function = self.functions.get(self._asked[number][0])
-            if number not in self._journal and function is not None and function.repeat != "safe":
+            if number not in self._journal and function is not None and function.repeat != "safe" and not function.waits:
                 return True
         return False
+
+    @property
+    def only_waits(self) -> bool:
+        """Nothing is under way that may end in a moment: the program waits for people, signals or time."""
+        waiting = (self.functions.get(function) for function, _ in self._asked.values())
+        return all(function is None or function.waits for function in waiting)
 
     def begin(self, numbers: Iterable[int]) -> None:
         """Make them, or find in the journal what came of them."""

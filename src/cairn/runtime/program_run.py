@@ -96,7 +96,9 @@ class _Run:
         self._stack: AsyncExitStack | None = None
         self._session: Session | None = None
         self._dump: bytes | None = None
-        """The state of the blocked program, while it has no interpreter."""
+        """The state of the blocked program, once it was asked for …"""
+        self._is_kept = False
+        """… and whether it is in the store."""
 
     async def result(self) -> ProgramResult:
         turn = await self._begin()
@@ -147,7 +149,7 @@ class _Run:
         if not self._calls.resume(kept.waiting, kept.calls, pending):
             await self._leave()
             return None
-        self.printed, self._dump = kept.printed, kept.dump
+        self.printed, self._dump, self._is_kept = kept.printed, kept.dump, True
         self._calls.begin(sorted(pending))
         return Blocked((), pending)
 
@@ -157,7 +159,7 @@ class _Run:
             assert self._dump is not None
             session = await self._open()
             await session.load(self._dump, self.printed)
-        self._dump = None
+        self._dump, self._is_kept = None, False
         return await session.answer(number, outcome, msgspec.json.decode(outcome.value))
 
     async def _run(self, step: Awaitable[Turn]) -> Turn:
@@ -181,7 +183,8 @@ class _Run:
             else:
                 was_held = True
                 with self.fiber.parking.working():
-                    await asyncio.wait(running, timeout=HOLD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    seconds = 0.0 if self._calls.only_waits else HOLD_SECONDS
+                    await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                     if not any(task.done() for task in running):
                         await self._let_go()
             self._calls.raise_failed()
@@ -217,8 +220,8 @@ class _Run:
         session = self._session
         if session is None:
             return
-        dump = self._dump if self._dump is not None else session.dump()
-        if parks:
-            self._dump = dump
-        if len(dump) <= (DUMP_BYTES_KEPT_MAX if parks else DUMP_BYTES_MAX):
+        dump, is_known = (self._dump, True) if self._dump is not None else (session.dump(), False)
+        self._dump = dump
+        if not (is_known and self._is_kept) and len(dump) <= (DUMP_BYTES_KEPT_MAX if parks else DUMP_BYTES_MAX):
+            self._is_kept = True
             await self._dumps.keep(dump, self.printed, self._calls.waiting, self._calls.made)

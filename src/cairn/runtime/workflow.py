@@ -131,10 +131,10 @@ class Workflow(DurableObject[WorkflowState]):
         return self._standing()
 
     @callable
-    async def signal(self, event: str, payload: Any = None) -> None:
-        """Whoever waits for the event in it, now or later, has it. *Durable*."""
+    async def signal(self, event: str, payload: Any = None, key: str | None = None) -> None:
+        """Whoever waits for the event in it, now or later, has it, once. *Durable*; *idempotent* by `key`."""
         self._begun()
-        await client_of(self._instance).signal(self.id, f"event:{event}", payload)
+        await client_of(self._instance).signal(self.id, f"event:{event}", payload, key=key)
 
     @callable(read_only=True)
     async def questions(self) -> list[Question]:
@@ -146,7 +146,7 @@ class Workflow(DurableObject[WorkflowState]):
 
     @callable
     async def approve(self, name: str, digest: str, by: str = "") -> None:
-        """Yes to a question of it. *Raises* NotFound, Conflict."""
+        """Yes to a question of it. *Raises* Conflict: nothing of that name is asked, or something else, or it is too late."""
         await self._answer(name, digest, Approval("approve"), by)
 
     @callable
@@ -156,11 +156,14 @@ class Workflow(DurableObject[WorkflowState]):
 
     async def _answer(self, name: str, digest: str, answer: Approval, by: str) -> None:
         self._begun()
-        await client_of(self._instance).answer(self.id, self.state.run, name, digest, answer, by=by)
+        try:
+            await client_of(self._instance).answer(self.id, self.state.run, name, digest, answer, by=by)
+        except NotFound as error:
+            raise Conflict(str(error)) from None
 
     def _begun(self) -> None:
         if not self.state.run:
-            raise NotFound(f"workflow '{self.id}' was not started")
+            raise Conflict(f"workflow '{self.id}' was not started; start it first")
 
     # --- its life
 
