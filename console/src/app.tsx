@@ -6,7 +6,8 @@ import { Composer } from './composer'
 import { Icon } from './icons'
 import { newConversation } from './ids'
 import { go, place } from './place'
-import { agents, isAway, isTokenNeeded, token, type Agent } from './server'
+import { AnswersUrl } from './question'
+import { address, agents, isAway, isTokenNeeded, token, type Agent } from './server'
 import { Sidebar } from './sidebar'
 import { reason } from './text'
 import { remember } from './titles'
@@ -77,13 +78,15 @@ function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: strin
           </div>
           <Connection trouble={trouble} />
         </header>
-        <Transcript
-          messages={messages}
-          settlements={settlements}
-          isWorking={isWorking}
-          sent={sent}
-          empty={isReady ? <Empty agent={about ?? { name: agent }} isUnknown={agents.length > 0 && !about} /> : <p className="hint">{trouble ? reason(trouble) : 'Loading…'}</p>}
-        />
+        <AnswersUrl.Provider value={address('agents', agent, id, 'answers')}>
+          <Transcript
+            messages={messages}
+            settlements={settlements}
+            isWorking={isWorking}
+            sent={sent}
+            empty={isReady ? <Empty agent={about ?? { name: agent }} isUnknown={agents.length > 0 && !about} /> : <p className="hint">{trouble ? reason(trouble) : 'Loading…'}</p>}
+          />
+        </AnswersUrl.Provider>
         <Composer draft={`${agent}/${id}`} isWorking={isWorking} send={(...what) => (setSent(sent + 1), send(...what))} abort={abort} />
       </main>
     </div>

@@ -8,6 +8,7 @@ const shapes = {
   failed: <path d="M8 4v5m0 2.5v.5" />,
   list: <path d="M3 4.5h10M3 8h10M3 11.5h10" />,
   done: <path d="m3.5 8.5 3 3 6-7" />,
+  wait: <path d="M6 4v8M10 4v8" />,
   plus: <path d="M8 3v10M3 8h10" />,
   send: <path d="M8 13V3M4 7l4-4 4 4" />,
 }

@@ -4,9 +4,11 @@ import type { FlueConversationMessage, FlueConversationPart, FlueConversationSet
 import { memo } from 'react'
 import { Markdown } from './markdown'
 import { DataCard, FileCard, Thinking, ToolCall, type FilePart } from './parts'
+import type { Asked } from './question'
 import { reason } from './text'
 
 const PROGRESS = 'data-tool-progress:'
+const QUESTION = 'data-question:'
 
 interface Props {
   message: FlueConversationMessage
@@ -55,12 +57,13 @@ function Said({ message }: { message: FlueConversationMessage }) {
 
 function Answer({ message, isWorking, isContinued }: Props) {
   if (message.parts.length === 0) return null
-  const progress = new Map(message.parts.filter(isProgress).map((part) => [part.type.slice(PROGRESS.length), part.data]))
+  const progress = beside(message.parts, PROGRESS)
+  const asked = beside(message.parts, QUESTION)
   return (
     <article className="answer" aria-busy={isWorking}>
       <h2 className="unseen">Agent</h2>
       {(isContinued ? joined(message.parts) : message.parts).map((part, index) => (
-        <AnswerPart key={index} part={part} progress={progress} isWorking={isWorking} />
+        <AnswerPart key={index} part={part} progress={progress} asked={asked} isWorking={isWorking} />
       ))}
     </article>
   )
@@ -75,25 +78,41 @@ function joined(parts: FlueConversationPart[]): FlueConversationPart[] {
   }, [])
 }
 
-function AnswerPart({ part, progress, isWorking }: { part: FlueConversationPart; progress: Map<string, unknown>; isWorking: boolean }) {
+interface PartProps {
+  part: FlueConversationPart
+  progress: Map<string, unknown>
+  asked: Map<string, unknown>
+  isWorking: boolean
+}
+
+function AnswerPart({ part, progress, asked, isWorking }: PartProps) {
   switch (part.type) {
     case 'text':
       return <Markdown text={part.text} isGrowing={part.state === 'streaming'} />
     case 'reasoning':
       return <Thinking text={part.text} isGrowing={part.state === 'streaming' && isWorking} />
     case 'dynamic-tool':
-      return <ToolCall part={part} progress={progress.get(part.toolCallId)} isWorking={isWorking} />
+      return (
+        <ToolCall
+          part={part}
+          progress={progress.get(part.toolCallId)}
+          asked={asked.get(part.toolCallId) as Asked | undefined}
+          isWorking={isWorking}
+        />
+      )
     case 'file':
       return <FileCard part={part} />
     default:
-      return isProgress(part) ? null : <DataCard name={part.type.slice('data-'.length)} data={part.data} />
+      return part.type.startsWith(PROGRESS) || part.type.startsWith(QUESTION) ? null : <DataCard name={part.type.slice('data-'.length)} data={part.data} />
   }
 }
 
 type DataPart = Extract<FlueConversationPart, { type: `data-${string}` }>
 
-function isProgress(part: FlueConversationPart): part is DataPart & { type: `${typeof PROGRESS}${string}` } {
-  return part.type.startsWith(PROGRESS)
+/** What is shown beside calls, by the call: data whose names begin so. */
+function beside(parts: FlueConversationPart[], prefix: string): Map<string, unknown> {
+  const found = parts.filter((part): part is DataPart => part.type.startsWith(prefix))
+  return new Map(found.map((part) => [part.type.slice(prefix.length), part.data]))
 }
 
 /** How a submission ended that did not complete. */

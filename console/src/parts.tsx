@@ -5,6 +5,7 @@ import { useEffect, useState } from 'react'
 import { useCell } from './cell'
 import { Icon } from './icons'
 import { Markdown } from './markdown'
+import { Question, type Asked } from './question'
 import { isTokenNeeded, request, token } from './server'
 import { brief, bytes, duration, shown } from './text'
 
@@ -48,13 +49,33 @@ export function Thinking({ text, isGrowing }: { text: string; isGrowing: boolean
 
 const states = {
   running: { word: 'running', icon: undefined },
+  waiting: { word: 'waiting for an answer', icon: 'wait' },
   ended: { word: 'ended without a result', icon: 'failed' },
   'output-available': { word: 'done', icon: 'done' },
   'output-error': { word: 'failed', icon: 'failed' },
 } as const
 
-export function ToolCall({ part, progress, isWorking }: { part: ToolPart; progress?: unknown; isWorking: boolean }) {
-  const state = part.state === 'input-available' ? (isWorking ? 'running' : 'ended') : part.state
+interface ToolProps {
+  part: ToolPart
+  progress?: unknown
+  asked?: Asked
+  isWorking: boolean
+}
+
+export function ToolCall(props: ToolProps) {
+  const { part, asked, isWorking } = props
+  if (!asked) return <CallLine {...props} />
+  return (
+    <div className="call">
+      <CallLine {...props} />
+      <Question asked={asked} tool={part.toolName} isWorking={isWorking} />
+    </div>
+  )
+}
+
+function CallLine({ part, progress, asked, isWorking }: ToolProps) {
+  const open = !isWorking ? 'ended' : asked?.state === 'waiting' ? 'waiting' : 'running'
+  const state = part.state === 'input-available' ? open : part.state
   const { word, icon } = states[state]
   const line = part.state === 'output-error' ? part.errorText : state === 'running' ? progressText(progress) : ''
   return (

@@ -117,6 +117,14 @@ export interface Page {
   next: string | null
 }
 
+/** A write, once: an error with the server's words when it was refused. */
+export async function send(url: string, body: unknown): Promise<void> {
+  const response = await request(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) })
+  if (response.ok) return
+  const answer = await response.json().catch(() => undefined)
+  throw Object.assign(new Error(`The server answered ${response.status}.`), { body: answer })
+}
+
 async function read<T>(url: string): Promise<T> {
   const response = await request(url)
   const body = await response.json().catch(() => undefined)

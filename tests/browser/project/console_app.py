@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cairn import Agent, App, Context, ToolError
+from cairn import Agent, App, Context, ToolError, approval
 from cairn.errors import ModelError
 from cairn.framework.http.auth import Credentials, Grant, Identity
 from cairn.harness.messages import AssistantMessage, Text, UserMessage
@@ -80,6 +80,10 @@ SCENES: dict[str, list[Reply]] = {
     "think": [Say("I thought about it.", thinking=THOUGHT)],
     "weather": [[Say("I look."), Call("weather", {"city": "Oslo"})], Say("It is fine in Oslo.")],
     "slowly": [Call("slowly", {}), Say("That took a while.")],
+    "order": [
+        [Say("I order it."), Call("pay", {"amount": 300, "note": PAYLOAD}), Call("weather", {"city": "Oslo"})],
+        Say("That was the order."),
+    ],
     "break": [[Say("I try."), Call("breaks", {"path": "/etc/door.conf", "mode": "strict"})], Say("It did not work.")],
     "report": [
         [
@@ -141,6 +145,12 @@ async def slowly(ctx: Context[Any]) -> str:
 async def breaks(ctx: Context[Any], path: str, mode: str = "") -> str:
     """Fail."""
     raise ToolError(f"{path} cannot be read: permission denied (mode '{mode}'). Ask for access, or give another path.")
+
+
+@assistant.tool(approval=approval(lambda arguments: f"{arguments['amount']} is more than 100 {arguments['note']}"))
+async def pay(ctx: Context[Any], amount: int, note: str) -> str:
+    """Pay, when somebody has said so."""
+    return f"paid {amount}"
 
 
 async def _gate(name: str) -> None:
