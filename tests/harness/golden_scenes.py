@@ -394,14 +394,46 @@ def platform_by_hand() -> list[tuple[int, bytes]]:
     return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
 
 
+def objects_by_hand() -> list[tuple[int, bytes]]:
+    """What handlers of objects write: calls from other processes, state and storage, clients and frames, sub-objects."""
+    raw, seven = msgspec.Raw(b'{"x":1}'), msgspec.Raw(b"7")
+    call = r.Call(what="stream", by="ann", connection="c1", token="con_1", worker="w2", chain=("room/a",))
+    opened = r.ConnectionOpened(
+        connection="c1", token="con_1", worker="w2", at=4.0, uri="ws://x", tags=("vip",), state=raw, readonly=True, by="ann"
+    )
+    batches: list[list[r.Record]] = [
+        [r.InstanceCreated(kind="room", id="b", uid="inst_3", at=1.0)],
+        [r.ObjectReached(at=1.0)],
+        [r.InstanceClaimed(epoch=1, worker="w", at=2.0)],
+        [r.StateChanged(changes={"count": seven}), r.StorageChanged(puts={"k": raw, "gone": seven})],
+        [opened, r.ObjectSent(text="hello", to=("c1",))],
+        [r.StateChanged(changes={"count": seven}, source="c1"), r.ObjectSent(binary=b"\x00\x01", without=("c1",))],
+        [r.StorageChanged(deletes=("gone",)), r.ConnectionChanged(connection="c1", token="con_1", state=seven)],
+        [r.FiberAccepted(fiber="call_1", method="lines", at=5.0, arguments=msgspec.Raw(b"[3]"), key="k", call=call)],
+        [r.FiberStarted(fiber="call_1", at=6.0)],
+        [r.StateChanged(changes={"count": seven}), r.ObjectSent(call="call_1", chunk=raw)],
+        [r.FiberSettled(fiber="call_1", outcome="completed", at=7.0, result=raw)],
+        [r.ObjectSent(to=("c1",), code=4000, reason="bye")],
+        [r.ConnectionClosed(connection="c1", token="con_1", at=8.0, code=4000, reason="bye")],
+        [r.SubObjectAdded(kind="task", name="roof", at=9.0)],
+        [r.SubObjectRemoved(kind="task", name="roof", at=10.0)],
+        [r.SubObjectRemoved(kind="task", name="roof", at=11.0, gone=True)],
+        [r.FiberAccepted(fiber="call_2", method="on_state_changed", at=12.0, call=r.Call(what="state_changed"))],
+        [r.DestroyRequested(at=13.0)],
+        [r.FiberSettled(fiber="call_2", outcome="aborted", at=14.0, error=r.ErrorInfo(kind="aborted", message="gone"))],
+    ]
+    return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
+
+
 #: Histories that nothing wrote but this file.
 BY_HAND = {
+    "objects": ("Handlers of objects: calls, state, storage, clients, sub-objects.", objects_by_hand),
     "vocabulary": ("The records that no agent writes yet.", by_hand),
     "platform": ("Waits, retries, questions, schedules, and what people say to fibers.", platform_by_hand),
 }
 
 #: Those of them that no conversation can have: they have no messages to tell.
-OF_OBJECTS = frozenset({"platform"})
+OF_OBJECTS = frozenset({"platform", "objects"})
 
 
 def main() -> None:
