@@ -129,6 +129,7 @@ def _view(agent: Agent[Any]) -> dict[str, Any]:
         "description": agent.description,
         "aliases": list(agent.aliases),
         "sandbox": agent.sandbox.name if agent.sandbox is not None else None,
+        "isolation": getattr(agent.sandbox, "about", ""),
         "state": list(agent.state_type.fields) if agent.state_type is not None else None,
         "hooks": {
             "prepare": len(agent.prepares),
@@ -165,7 +166,7 @@ def _show(view: dict[str, Any]) -> None:
     if view["description"]:
         line(f"  {shortened(view['description'])}")
     line(f"  model         {view.get('model', 'none')}" + (f", thinking {view['thinking']}" if view.get("thinking") else ""))
-    line(f"  sandbox       {view['sandbox'] or 'none'}")
+    line(f"  sandbox       {view['sandbox'] or 'none'}{' (' + view['isolation'] + ')' if view['isolation'] else ''}")
     if view["state"]:
         line(f"  state         {', '.join(view['state'])}")
     hooks = [f"{name} ×{count}" for name, count in view["hooks"].items() if count]

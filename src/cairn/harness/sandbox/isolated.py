@@ -112,6 +112,11 @@ class IsolatedFactory:
     def name(self) -> str:
         return "isolated"
 
+    @property
+    def about(self) -> str:
+        network = "no network" if self.network == "none" else "the host's network"
+        return f"isolated processes, {network}; shares this machine's kernel"
+
     async def open(self, instance: str, directory: str, place: Place | None = None) -> IsolatedSandbox | IsolatedWorkspace:
         """Over the instance's workspace, or over a directory: the one that was named, else a private one that lasts.
 

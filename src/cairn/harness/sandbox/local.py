@@ -20,7 +20,7 @@ from typing import TypeVar
 from cairn.errors import SandboxError, UsageError
 from cairn.harness.sandbox import host_files
 from cairn.harness.sandbox.commands import GRACE_SECONDS, Request, to_the_end
-from cairn.harness.sandbox.protocol import ExecResult, FileInfo, Place, ProcessInfo
+from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, Place, ProcessInfo
 from cairn.harness.sandbox.running import HostCommands
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class LocalFactory:
     """What `local()` returns and `Agent(sandbox=…)` takes."""
 
     name = "local"
+    about = "no isolation: commands run as this user, on this machine's files and network"
 
     def __init__(self, cwd: str, env: tuple[str, ...] | dict[str, str], grace_seconds: float) -> None:
         self._cwd = cwd
@@ -82,6 +83,7 @@ class LocalSandbox:
     """The host, seen from one directory. Belongs to one instance; `directory` is where long outputs are kept."""
 
     name = "local"
+    capabilities = Capabilities(isolation="none", network="host")
 
     #: An interpreter that commands can run: the worker's own is on this host, `python3` need not be.
     python = sys.executable

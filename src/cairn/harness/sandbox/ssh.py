@@ -89,6 +89,11 @@ class SshFactory:
     def name(self) -> str:
         return "ssh"
 
+    @property
+    def about(self) -> str:
+        key = ", accepting any host key" if self.insecure_host_key else ""
+        return f"commands run on {self.host}, as the account logged in to{key}"
+
     async def open(self, instance: str, directory: str, place: Place | None = None) -> SshSandbox:
         """The instance's directory on the host exists. Connected, and again whenever the connection was lost."""
         own = place.uid if place is not None else instance.replace("/", "-")
