@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 
 from cairn import Agent, App, Context
-from cairn.errors import ToolError
-from cairn.harness.events import SubmissionSettled, ToolCompleted, ToolProgress
+from cairn.errors import SandboxError, ToolError
+from cairn.harness.events import SubmissionSettled, ToolCompleted
 from cairn.harness.records import HARNESS
 from cairn.harness.sandbox.virtual import virtual
 from cairn.harness.sandbox.virtual_pool import shared_pool
 from cairn.runtime import records as r
+from cairn.runtime.files import Quota
 from cairn.runtime.log import decode
 from cairn.runtime.storage.store import Address
 from cairn.runtime.workspace_history import workspace_at
@@ -53,7 +55,9 @@ async def batches_of(app: App) -> list[Sequence[r.Record]]:
 def test_what_an_agent_does_is_there_in_the_next_call_the_next_message_and_the_next_process(tmp_path: Path) -> None:
     """S13, F3: files, directory, variables and functions last; `cd` and variables from one call hold in the next."""
     store = str(tmp_path / "store.db")
-    first = bash("mkdir src; cd src; echo one > a.txt; GREETING=hello; greet() { echo $GREETING $1; }", "pwd; cat a.txt; greet you")
+    first = bash(
+        "mkdir src; cd src; echo one > a.txt; GREETING=hello; greet() { echo $GREETING $1; }", "pwd; cat a.txt; greet you"
+    )
     second = bash("pwd; greet again; cat a.txt; ls /workspace")
 
     async def life(replies: list[Any]) -> list[str]:
@@ -96,7 +100,7 @@ def test_a_command_that_fails_keeps_its_files_and_one_that_is_stopped_leaves_non
             [
                 Call("bash", {"command": "echo kept > kept; exit 3"}),
                 Call("bash", {"command": "echo lost > late; sleep 30", "timeout": 0.5}),
-                Call("bash", {"command": "echo lost > crashed; x='eval \"$x\"'; eval \"$x\""}),
+                Call("bash", {"command": 'echo lost > crashed; x=\'eval "$x"\'; eval "$x"'}),
                 Call("careless", {}),
                 "Done.",
             ]
@@ -119,3 +123,29 @@ def test_a_command_that_fails_keeps_its_files_and_one_that_is_stopped_leaves_non
 
     assert ended == ["error", "error", "error", "error"]
     assert files == ["/kept"]
+
+
+def test_a_tool_that_goes_on_after_its_command_could_not_be_kept_keeps_nothing() -> None:
+    """S1: a draft that has a part of a command is dropped, whatever the tool makes of the error."""
+
+    async def main() -> tuple[list[ToolCompleted], list[str]]:
+        model = ScriptedModel([Call("careless", {}), "Done."])
+        agent = Agent("worker", model=model, sandbox=virtual(quota=Quota(bytes=100_000)))
+
+        @agent.tool
+        async def careless(ctx: Context) -> str:
+            """Write too much, and do as if nothing had happened."""
+            with contextlib.suppress(SandboxError):
+                await ctx.sandbox.exec("echo 1 > part; for i in 1 2 3; do head -c 60000 /dev/zero > f$i; done")
+            return "fine"
+
+        async with App(agents=[agent], store=":memory:") as app:
+            found = await outcomes(app, agent)
+            shared_pool().close()
+            files = await workspace_at(app.store, Address("worker", "one"))
+            return found, [entry.path for entry in files.walk()]
+
+    (outcome,), files = asyncio.run(main())
+
+    assert outcome.outcome == "error"
+    assert files == []

@@ -79,6 +79,17 @@ def test_what_is_believed_of_an_enemy_is_bounded(name: str) -> None:
     asyncio.run(main())
 
 
+def test_a_huge_announcement_is_refused_before_anything_is_read() -> None:
+    """X2, X7: eight gigabytes are not waited for."""
+
+    async def main() -> None:
+        async with VirtualDesk(pool=pool_of("a huge announcement")) as desk:
+            with pytest.raises(SandboxError, match="announced"):
+                await desk.sandbox.exec("echo hello", timeout_seconds=5)
+
+    asyncio.run(main())
+
+
 def test_a_worker_that_cannot_be_closed_in_is_not_used() -> None:
     """§22: without seccomp and Landlock there is no shell, unless that is asked for."""
 
