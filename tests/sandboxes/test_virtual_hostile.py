@@ -99,7 +99,9 @@ def test_a_worker_that_cannot_be_closed_in_is_not_used() -> None:
             "h = json.dumps(dict(op='ready', holds=['limits'], version='1')).encode(); "
             "s.sendall(struct.pack('!II', len(h), 0) + h); time.sleep(600) # {folders} {parent}"
         )
-        text = text.replace("dict(op='ready', holds=['limits'], version='1')", "dict(op='ready', holds=['limits'], version='1')")
+        text = text.replace(
+            "dict(op='ready', holds=['limits'], version='1')", "dict(op='ready', holds=['limits'], version='1')"
+        )
         with pytest.raises(SandboxError, match="jail=False"):
             await ShellProcess.start("one", program=text)
         worker = await ShellProcess.start("one", program=text, needs_jail=False)
