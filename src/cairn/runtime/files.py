@@ -8,7 +8,6 @@ text with `/`; what a name may be is decided here, once, for all who make one (S
 from __future__ import annotations
 
 import errno
-import os
 from typing import Literal, NoReturn
 
 import msgspec
@@ -163,9 +162,26 @@ _CLASSES: dict[int, type[WorkspaceError]] = {
 }
 
 
+#: What Linux says, on every machine.
+_TEXTS: dict[int, str] = {
+    errno.ENOENT: "No such file or directory",
+    errno.EEXIST: "File exists",
+    errno.EISDIR: "Is a directory",
+    errno.ENOTDIR: "Not a directory",
+    errno.ENOTEMPTY: "Directory not empty",
+    errno.EINVAL: "Invalid argument",
+    errno.EBUSY: "Device or resource busy",
+    errno.ELOOP: "Too many levels of symbolic links",
+    errno.ENAMETOOLONG: "File name too long",
+    errno.EILSEQ: "Invalid or incomplete multibyte or wide character",
+    errno.EXDEV: "Invalid cross-device link",
+    errno.EDQUOT: "Disk quota exceeded",
+}
+
+
 def error(number: int, path: str, detail: str = "") -> WorkspaceError:
     """The error a file system would raise: with its errno, as a subclass of the OSError Python has for it."""
-    text = os.strerror(number) + (f" ({detail})" if detail else "")
+    text = _TEXTS.get(number, errno.errorcode.get(number, "error")) + (f" ({detail})" if detail else "")
     return _CLASSES.get(number, WorkspaceError)(number, text, path)
 
 

@@ -6,12 +6,16 @@ passed over, those of files are read strictly (S14).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from cairn.errors import StoreCorrupt
 from cairn.runtime import records as r
 from cairn.runtime.files_tree import Files
-from cairn.runtime.storage.values import Row
+
+if TYPE_CHECKING:
+    from cairn.runtime.storage.values import Row
 
 _raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _record = msgspec.json.Decoder(r.FilesChanged | r.FilesStaged | r.InstanceForked).decode
