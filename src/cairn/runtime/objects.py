@@ -297,7 +297,7 @@ class Objects:
         emit: Emit | None,
         born: Callable[[], Awaitable[None]] | None,
     ) -> msgspec.Raw:
-        application = self._handling(address.kind, invocation.method)
+        self._handling(address.kind, invocation.method)
         while True:
             worker = self.worker if key is None else None
             runner = worker.present(address) if worker is not None else None
@@ -306,7 +306,10 @@ class Objects:
                 runner = await worker.reach(row, nested=bool(invocation.call.chain))
             try:
                 if runner is not None:
-                    return await application.invoke(runner.instance, invocation, emit)
+                    # By the code it was activated with: what was exchanged since serves it from its next activation on.
+                    serving = runner.instance.application
+                    assert isinstance(serving, Handling)
+                    return await serving.invoke(runner.instance, invocation, emit)
                 assert row is not None
                 return await forward(self, row, invocation, key=key, emit=emit)
             except Leaving:
