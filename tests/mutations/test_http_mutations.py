@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.mutations import edge_mutations, http_mutations
+from tests.mutations import edge_mutations, http_mutations, socket_mutations
 from tests.mutations.nursery import Nursery
 from tests.mutations.run import Mutation, demand_applies, demand_caught, demand_green
 
-MUTATIONS = [*http_mutations.MUTATIONS, *edge_mutations.MUTATIONS]
+MUTATIONS = [*http_mutations.MUTATIONS, *edge_mutations.MUTATIONS, *socket_mutations.MUTATIONS]
 
 
 @pytest.mark.slow

@@ -203,7 +203,7 @@ class Sockets:
 
 @asynccontextmanager
 async def opened(service: Service, request: Request, receive: Receive, send: Send) -> AsyncIterator[Socket]:
-    """The socket is open inside of the block, as long as its credential holds and the server goes on; then it is closed. When the
+    """The socket is open inside of the block while its credential holds and the server goes on; then it is closed. When the
     block raises, whoever knows what that means closes it. *Raises* Problem 429, 400."""
     id = _connection_id(service, request)
     with service.quota.reader(request.identity, request.peer):
