@@ -169,7 +169,8 @@ def test_an_answer_is_to_what_was_asked_and_the_first_one_counts(tmp_path: Path)
 def test_pause_resume_and_cancel_outlive_the_process(tmp_path: Path) -> None:
     """A paused workflow makes no call, whoever runs it; a cancelled one never goes on."""
     office = Office()
-    source = 'await wait_for("go")\nawait send_mail(to="a", text="one")\nawait wait_for("more")\nawait send_mail(to="a", text="two")\n'
+    mail = 'await send_mail(to="a", text="{}")\n'
+    source = f'await wait_for("go")\n{mail.format("one")}await wait_for("more")\n{mail.format("two")}'
 
     async def life(part: int) -> None:
         interpreters = Interpreters()
