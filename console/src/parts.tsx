@@ -79,7 +79,8 @@ function CallLine({ part, progress, asked, isWorking }: ToolProps) {
   const { word, icon } = states[state]
   const line = part.state === 'output-error' ? part.errorText : state === 'running' ? progressText(progress) : ''
   return (
-    <details className={`tool ${state}`} data-tool={part.toolName} data-state={state}>
+    // Whoever is asked sees all that would run, without a click.
+    <details className={`tool ${state}`} data-tool={part.toolName} data-state={state} open={state === 'waiting' || undefined}>
       <summary>
         <span className="state" title={word}>
           {icon ? <Icon name={icon} /> : <span className="spinner" />}

@@ -37,7 +37,7 @@ from cairn.harness.skill import Skill
 from cairn.harness.skill_files import Given as GivenSkill
 from cairn.harness.skill_files import distinct, load_skills
 from cairn.harness.state import Draft, StateType
-from cairn.harness.tools import Repeat, Tool
+from cairn.harness.tools import Repeat, Tool, together
 from cairn.harness.turn_view import Rendered, Turn
 from cairn.runtime.schedule import Timing
 
@@ -348,7 +348,7 @@ class Agent(Generic[S]):
             conversation=conversation,
             model=self._model,
             thinking=self.thinking,
-            tools=_together(sandbox_tools, self._tools, client_tools),
+            tools=together(sandbox_tools, self._tools, client_tools),
             extra=extra,
             skills=self.skills,
         )
@@ -387,12 +387,6 @@ class Agent(Generic[S]):
         if not isinstance(written, str):
             raise UsageError(f"{self}: its instructions function returned {type(written).__name__}; return a text")
         return inspect.cleandoc(written)
-
-
-def _together(sandbox: Sequence[Tool], own: Mapping[str, Tool], client: Sequence[Tool]) -> dict[str, Tool]:
-    """All tools by name, in the order the model is told of them."""
-    tools = {tool.name: tool for tool in sandbox} | dict(own)
-    return tools | {tool.name: tool for tool in client if tool.name not in tools}
 
 
 def _caller() -> str:

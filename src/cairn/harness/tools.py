@@ -118,6 +118,13 @@ class Tool:
         return self.spec.name
 
 
+def together(sandbox: Iterable[Tool], own: Mapping[str, Tool], client: Iterable[Tool]) -> dict[str, Tool]:
+    """All tools of an agent by name, in the order the model is told of them: a sandbox's gives way to one of its own of that
+    name, and a client's to both."""
+    tools = {tool.name: tool for tool in sandbox} | dict(own)
+    return tools | {tool.name: tool for tool in client if tool.name not in tools}
+
+
 def result_of(tool: str, value: Any) -> ToolResult:
     """What a tool returned as what the model reads: a text as it is, blocks as they are, None as a fixed phrase, anything
     else as JSON. Total: a value that is no JSON becomes an error result that says the call itself was made."""
