@@ -84,7 +84,7 @@ ATTEMPTS = [
     Attempt("a file through a hard link", seen('ln "$HOST/secret" h; cat h')),
     Attempt("another workspace", seen('cat "$HOST/other/files/notes"')),
     Attempt("another workspace beside ours", seen("cat ../../other/files/notes ../other/files/notes"), False),
-    Attempt("the host's homes", shell("ls -d /root/.[a-z]* /home/*/.[a-z]* 2>/dev/null | grep -v '^/home/user' | sed s/^/GOT/"), False),
+    Attempt("the host's homes", shell("cd /; ls -d root/.[a-z]* home/*/.[a-z]* 2>/dev/null | sed s/^/GOT/"), False),
     Attempt("the passwords", shell("cat /etc/shadow /etc/gshadow 2>/dev/null && echo GOT"), False),
     Attempt("the keys of the host", shell("cat /etc/ssh/ssh_host_* /etc/ssl/private/* 2>/dev/null | grep -q KEY && echo GOT"), False),
     Attempt("system logs and services", shell("ls /var/log/* /run/* /srv/* 2>/dev/null | grep -q . && echo GOT"), False),

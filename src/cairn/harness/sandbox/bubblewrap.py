@@ -18,10 +18,10 @@ from dataclasses import dataclass
 ARGUMENTS, FILTER, PASSWD, GROUP = 5, 6, 7, 8
 
 USER_ID = 1000
-HOME = "/home/user"
+HOME = "/home"
 WORKSPACE = "/workspace"
 
-_PASSWD = f"root:x:0:0:root:/root:/bin/sh\nuser:x:{USER_ID}:{USER_ID}:user:{HOME}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
+_PASSWD = f"root:x:0:0:root:/:/bin/sh\nuser:x:{USER_ID}:{USER_ID}:user:{HOME}:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
 _GROUP = f"root:x:0:\nuser:x:{USER_ID}:\nnogroup:x:65534:\n"
 
 #: The programs and libraries of the host; on most systems all but the first are links into it.

@@ -14,7 +14,7 @@ from cairn.errors import SandboxError
 from cairn.harness.sandbox.commands import to_the_end
 from cairn.harness.sandbox.output import HELD_BYTES_MAX, Output
 from cairn.harness.sandbox.protocol import ExecResult, ProcessInfo
-from cairn.harness.sandbox.remote_shell import SEPARATOR, ending, exited, going, started
+from cairn.harness.sandbox.remote_shell import SEPARATOR, exited, going, started, stopping
 
 #: How long a script may take to say that it is there, and to say that it has ended what it was told to end.
 START_SECONDS = 60.0
@@ -141,7 +141,7 @@ class HostedRun:
         with suppress(SandboxError, TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 if self._started.done():
-                    await self._script(ending(self._mark))
+                    await self._script(stopping(self._mark))
                     await asyncio.wait([self._work], timeout=2)
         self._work.cancel()
         await asyncio.wait([self._work])

@@ -73,12 +73,14 @@ WAIT
 kept=
 if iconv -f utf-8 -t utf-8 $own.out >/dev/null; then rm -f $own.out; else kept=$own.out; fi
 printf '\\036%s %s\\n' "$(cat $own.report)" "$kept" >&9
-rm -f $own.report $own.go
+rm -f $own.report $own.go $own.stop
 exit 0
 """
 
 #: What a waiting command waits for; given up after half a minute, when whoever should say it is gone.
-_WAIT = """n=0; until [ -e $own.go ]; do sleep 0.05; n=$((n+1)); [ $n -lt 600 ] || exit 0; done"""
+_WAIT = """n=0; until [ -e $own.go ]; do
+  sleep 0.05; n=$((n+1)); [ $n -lt 600 ] && [ ! -e $own.stop ] || { rm -f $own.stop; exit 0; }
+done"""
 
 #: Begins the report in a stream of text.
 SEPARATOR = "\x1e"
@@ -113,6 +115,11 @@ def running_text(command: str, directory: str, env: Mapping[str, str], *, waits:
 def going(mark: str) -> str:
     """The script that lets a waiting command begin."""
     return f": > {CONTROL}/{mark}.go"
+
+
+def stopping(mark: str) -> str:
+    """The script that ends a tree, or the wait for `going`."""
+    return f": > {CONTROL}/{mark}.stop; {ending(mark)}"
 
 
 def _filled(script: str, command: str, directory: str, env: Mapping[str, str]) -> str:

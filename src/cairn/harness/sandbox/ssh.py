@@ -23,7 +23,8 @@ from cairn.harness.sandbox.commands import to_the_end
 from cairn.harness.sandbox.output import Output
 from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, ProcessInfo
 from cairn.harness.sandbox.remote_files import RemoteFiles
-from cairn.harness.sandbox.remote_shell import SCRIPT_BYTES_MAX, ending, exited, preparing, running, started
+from cairn.harness.sandbox.remote_shell import SCRIPT_BYTES_MAX, ending, preparing, running
+from cairn.harness.sandbox.ssh_run import SshRun
 
 if TYPE_CHECKING:
     import asyncssh
@@ -40,9 +41,6 @@ KEEPALIVE_SECONDS = 15.0
 
 #: How long ending a tree may take, a round trip and the search included.
 END_SECONDS = 15.0
-
-#: One read of a command's output: what a channel's window lets through at once.
-CHUNK_BYTES = 64 * 1024
 
 
 def ssh(
@@ -128,7 +126,7 @@ class SshSandbox:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._files: RemoteFiles | None = None
         self._connecting = asyncio.Lock()
-        self._running: set[_Running] = set()
+        self._running: set[SshRun] = set()
         self._cwd = ""
         self._boot = self._host = ""
         self._is_closed = False
@@ -233,7 +231,7 @@ class SshSandbox:
         on_started: Callable[[ProcessInfo], Awaitable[None]] | None,
     ) -> ExecResult:
         process = await connection.create_process(script, encoding=None)
-        running = _Running(process, output, on_output)
+        running = SshRun(process, _client().Error, output, on_output)
         self._running.add(running)
         try:
             pid, group, ticks = await running.prepared()
@@ -317,82 +315,7 @@ class SshSandbox:
         return posixpath.join(self._cwd, path)
 
 
-class _Running:
-    """One command: from the script that waits to begin, to its result."""
-
-    def __init__(self, process: Any, output: Output, on_output: Callable[[bytes], None] | None) -> None:
-        self._process = process
-        self._output = output
-        self._on_output = on_output
-        self._code = -1
-        self._left = 0
-        self._is_ending = False
-        self._reading: asyncio.Future[Any] | None = None
-
-    async def prepared(self) -> tuple[int, int, float]:
-        """pid, group and start; nothing of the command has run. *Raises* SandboxError."""
-        said = b""
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                while line := await self._process.stderr.readline():
-                    if (found := started(line)) is not None:
-                        return found
-                    said += line
-        except TimeoutError:
-            pass
-        raise SandboxError(f"the host did not start the command: {said.decode(errors='replace').strip()[:300] or 'no answer'}")
-
-    async def to_result(self, timeout_seconds: float | None) -> ExecResult:
-        self._process.stdin.write(b"go\n")
-        self._reading = asyncio.gather(self._read_output(), self._read_report())
-        timed_out = False
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await asyncio.shield(self._reading)
-        except TimeoutError:
-            timed_out = True
-            await to_the_end(self.end())
-        if self._code < 0 and not timed_out:
-            raise SandboxError("the connection was lost; how far the command came is unknown")
-        self._output.close()
-        return ExecResult(
-            exit_code=self._code if self._code >= 0 else 137,
-            output=self._output.held,
-            timed_out=timed_out,
-            dropped=self._output.dropped,
-            full_output=self._output.path or None,
-            background=self._left > 0 and not timed_out,
-        )
-
-    async def _read_output(self) -> None:
-        while data := await self._process.stdout.read(CHUNK_BYTES):
-            if self._is_ending:
-                continue  # what shells remark on being killed is not the command's
-            self._output.feed(data)
-            if self._on_output is not None:
-                self._on_output(data)
-
-    async def _read_report(self) -> None:
-        while line := await self._process.stderr.readline():
-            if line.strip() == b"failed":
-                raise SandboxError("the command could not be started: there is no such directory")
-            if (found := exited(line)) is not None:
-                self._code, self._left = found
-
-    async def end(self) -> None:
-        """The tree is dead, as far as the host answers within `END_SECONDS`; else it dies with the connection."""
-        self._is_ending = True
-        with suppress(OSError, TimeoutError, SandboxError, _client().Error):
-            if self._reading is None:
-                self._reading = asyncio.gather(self._read_output(), self._read_report())
-            self._process.stdin.write_eof()
-            async with asyncio.timeout(END_SECONDS):
-                await asyncio.shield(self._reading)
-        if self._reading is not None and not self._reading.done():
-            self._reading.cancel()
-
-
-async def _all_ended(commands: Sequence[_Running]) -> None:
+async def _all_ended(commands: Sequence[SshRun]) -> None:
     await asyncio.gather(*(command.end() for command in commands))
 
 
