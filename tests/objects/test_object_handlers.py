@@ -521,6 +521,57 @@ def test_a_call_whose_process_stops_is_told_that_nothing_of_it_was_committed() -
     assert play([Counter], body) == (6, 6)
 
 
+def test_the_state_may_be_assigned_whole_and_only_where_it_can_be_committed() -> None:
+    """S10: a fiber outside a transaction has a copy; what it must use instead is said."""
+
+    class Board(DurableObject[Count]):
+        @callable
+        async def reset(self) -> dict[str, Any]:
+            self.state = Count(7, ["x"])
+            return {"value": self.state.value, "notes": self.state.notes}
+
+        async def assigns(self, fiber: Fiber) -> None:
+            self.state = Count(8)
+
+        async def broadcasts(self, fiber: Fiber) -> None:
+            self.broadcast("x")
+
+        async def assigns_in_its_turn(self, fiber: Fiber) -> int:
+            async with self.transaction():
+                self.state = Count(9)
+            return self.state.value
+
+    async def body(stage: Stage) -> Any:
+        reset = await stage.objects.of(Board, "a").reset()
+        handle = stage.applications["board"].handle(stage.client(Board), "a")
+        for method, said in (("assigns", "self.transaction"), ("broadcasts", "self.emit")):
+            with pytest.raises(Exception, match=said):
+                await handle.result(await handle.start(method))
+        return reset, await handle.result(await handle.start("assigns_in_its_turn"))
+
+    assert play([Board], body) == ({"value": 7, "notes": ["x"]}, 9)
+
+
+def test_files_that_a_handler_writes_are_there() -> None:
+    """S2: each change of a file is a commit of its own, beside the handler's."""
+
+    class Desk(DurableObject[Count]):
+        @callable
+        async def save(self, text: str) -> None:
+            await self.workspace.write("/a.txt", text.encode())
+
+        @callable(read_only=True)
+        async def read(self) -> str:
+            return (await self.workspace.read("/a.txt")).decode()
+
+    async def body(stage: Stage) -> Any:
+        await stage.objects.of(Desk, "a").save("hello")
+        await stage.sleep(60)
+        return await stage.objects.of(Desk, "a").read()
+
+    assert play([Desk], body) == "hello"
+
+
 def test_a_process_that_stops_lets_a_short_handler_end() -> None:
     """L6: its reply leaves after its commit, as always."""
 

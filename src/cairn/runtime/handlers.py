@@ -38,6 +38,7 @@ class Handlers:
         self.used_at = float("-inf")
         """When the last one ended, on the monotonic clock."""
         self.on_change: Callable[[], None] = lambda: None
+        """Called when nobody runs or waits any more."""
         self._clock = clock
         self._name = name
         self._turn = asyncio.Lock()
@@ -62,7 +63,6 @@ class Handlers:
         """The turn is the caller's in this block; with `beside`, only a place. *Raises* Leaving, ObjectGone: it was not had."""
         self._refuse()
         self._count += 1
-        self.on_change()
         try:
             if beside:
                 yield
@@ -72,10 +72,10 @@ class Handlers:
                     yield
         finally:
             self._count -= 1
+            self.used_at = self._clock.monotonic()
             if not self._count:
                 self._ended.set()
-            self.used_at = self._clock.monotonic()
-            self.on_change()
+                self.on_change()
 
     async def limited(self, work: Callable[[], Awaitable[T]], seconds: float, what: str) -> T:
         """What the work returns. *Cancelled*: it is, and waited for as long as a grace lasts. *Raises* TimeoutError after
