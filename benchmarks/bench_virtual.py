@@ -19,13 +19,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.sandboxes.virtual_desk import VirtualDesk  # noqa: E402
+from tests.sandboxes.virtual_desk import VirtualDesk
 
-from cairn.clock import SystemClock  # noqa: E402
-from cairn.harness.sandbox.grep import grep_tool  # noqa: E402
-from cairn.harness.sandbox.virtual_pool import shared_pool  # noqa: E402
-from cairn.ids import SystemIds  # noqa: E402
-from cairn.runtime.storage import SqliteStore  # noqa: E402
+from cairn.clock import SystemClock
+from cairn.harness.sandbox.grep import grep_tool
+from cairn.harness.sandbox.virtual_pool import shared_pool
+from cairn.ids import SystemIds
+from cairn.runtime.storage import SqliteStore
 
 ROUNDS = 300
 #: The target for one command: this, and twice the disk's own synced commit.

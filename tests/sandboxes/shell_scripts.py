@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a script is a line, as a model sends it
 """What agents write into a shell: scripts that are run by `virtual()` and by a real bash, over the same files."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ FILES = {
     ),
     "data.json": '{"users": [{"name": "ada", "tags": ["a", "b"]}, {"name": "grace", "tags": []}], "count": 2, "ok": true}\n',
     "src/main.py": 'import util\n\n\ndef main():\n    print(util.greet("world"))\n\n\nif __name__ == "__main__":\n    main()\n',
-    "src/util.py": 'def greet(name):\n    # TODO: say it louder\n    return f"hello {name}"\n',
+    "src/util.py": 'def greet(name):\n    # NOTE: say it louder\n    return f"hello {name}"\n',
     "src/lib/deep.txt": "deep\n",
     "words.txt": "pear\napple\nfig\nbanana\napple\ncherry\nfig\napple\n",
     "numbers.txt": "10\n9\n2\n33\n1\n",
@@ -96,7 +97,7 @@ SCRIPTS: dict[str, str] = {
     "fold and fmt": "echo 'aaa bbb ccc ddd' | fold -w 7; echo 'aaa bbb ccc ddd' | fold -s -w 8",
     "rev and expand": "echo abc | rev; printf 'a\\tb\\n' | expand -t 4; seq -s, 1 5; seq 2 2 8 | paste -sd' '",
     "grep": "grep -n ERROR log.txt | head -2; grep -c INFO log.txt; grep -v , people.csv; grep -i ADA people.csv; grep -o '[0-9]* ms' log.txt | head -2",
-    "grep -r": "grep -rn TODO src; grep -rl print src; grep -rh 'def ' src | sort; grep -L zzz words.txt numbers.txt",
+    "grep -r": "grep -rn NOTE src; grep -rl print src; grep -rh 'def ' src | sort; grep -L zzz words.txt numbers.txt",
     "grep context": "grep -A1 -B1 cherry words.txt; grep -E '^(fig|pear)$' words.txt; grep -w apple words.txt | wc -l; grep -q nope words.txt; echo $?",
     "grep -P": "grep -oP '(?<=name\": \")[a-z]+' data.json; grep -xF fig words.txt | wc -l; grep -m1 apple words.txt",
     "sed": "sed -n '2,3p' words.txt; sed 's/a/A/g; /fig/d' words.txt | head -3; sed '1d;$d' numbers.txt; sed -E 's/([0-9]+)/<\\1>/' numbers.txt",
@@ -139,7 +140,7 @@ SCRIPTS: dict[str, str] = {
     "pushd": "pushd src > /dev/null; ls | head -1; popd > /dev/null; ls -d src; cd src/lib && cd ../.. && ls people.csv; cd nonexistent || echo failed",
     "tar": "tar czf a.tgz src; tar tzf a.tgz | sort; mkdir o; tar xzf a.tgz -C o; ls o/src; tar cf - words.txt | tar xf - -C o; cat o/words.txt | wc -l",
     "gzip": "gzip -k words.txt; ls words.txt*; gunzip -c words.txt.gz | head -1; zcat words.txt.gz | wc -l",
-    "split": "split -l 3 words.txt part; ls part*; cat part* | cmp - words.txt && echo whole",
+    "split a file": "split -l 3 words.txt part; ls part*; cat part* | cmp - words.txt && echo whole",
     "mktemp": "f=$(mktemp); echo x > $f; cat $f; rm $f; d=$(mktemp -d); [ -d $d ] && echo directory; rmdir $d",
     "truncate and dd": "truncate -s 5 words.txt; cat words.txt; echo; dd if=numbers.txt bs=1 count=3 2> /dev/null; dd if=/dev/zero bs=10 count=2 2>/dev/null | wc -c",
     "python": "python3 -c 'print(sum(range(10)))'; echo 'print(\"from a file\")' > p.py; python3 p.py; python3 -c \"import json; print(json.loads('[1, 2]')[1])\"; python3 -c 'import sys; sys.exit(3)'; echo $?",

@@ -1,6 +1,7 @@
 """A process that serves an agent in a virtual sandbox and is killed: `python -m tests.sandboxes.storm_victim STORE COMMANDS`.
 
-It writes a line for each call that has ended. Each command appends a line to a file, counts in a variable, and says both; the model asks for as many as it was told to.
+It writes a line for each call that has ended. Each command appends a line to a file, counts in a variable, and says both; the
+model asks for as many as it was told to.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def test_what_an_agent_does_is_there_in_the_next_call_the_next_message_and_the_n
 
 
 def test_files_and_shell_are_in_the_batch_of_the_outcome() -> None:
-    """§9, T1: one batch holds the outcome, what became of the files, and where the shell is; a call that changed nothing
+    """T1: one batch holds the outcome, what became of the files, and where the shell is; a call that changed nothing
     adds nothing to it."""
 
     async def main() -> list[list[str]]:
@@ -93,7 +93,7 @@ def test_files_and_shell_are_in_the_batch_of_the_outcome() -> None:
 
 
 def test_a_command_that_fails_keeps_its_files_and_one_that_is_stopped_leaves_none() -> None:
-    """§9: a non-zero exit is a result; a timeout, a tool that raises and a worker that dies leave the files as they were."""
+    """S1: a non-zero exit is a result; a timeout, a tool that raises and a worker that dies leave the files as they were."""
 
     async def main() -> tuple[list[str], list[str]]:
         model = ScriptedModel(

@@ -1,7 +1,8 @@
 """T3: a process dies before and after every durable append of an agent that works in a virtual sandbox.
 
-Method: the shell is a stand-in that runs in the simulation: each command appends a line to a file and counts in the shell's state,
-and says both numbers. Whatever dies when, the transcript has to read 1 1, 2 2, 3 3, and the files have to be those of the last.
+Method: the shell is a stand-in that runs in the simulation: each command appends a line to a file and counts in the shell's
+state, and says both numbers. Whatever dies when, the transcript has to read 1 1, 2 2, 3 3, and the files have to be those of
+the last.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def runs(*first: Crash) -> Iterator[Run]:
 
 
 def test_files_and_transcript_agree_after_a_crash_at_every_durable_append() -> None:
-    """T3, S1, §9: before and after each write; a call whose outcome was not recorded is made again and leaves one line."""
+    """T3, S1: before and after each write; a call whose outcome was not recorded is made again and leaves one line."""
     found = list(runs())
     for run in found:
         assert_agrees(run)
@@ -124,7 +125,7 @@ def test_a_second_crash_during_the_recovery_changes_nothing() -> None:
 
 
 def test_a_call_costs_the_two_commits_it_always_costs() -> None:
-    """§36: files and shell ride in the batch of the outcome."""
+    """F8: files and shell ride in the batch of the outcome."""
     run = play(agent, sending("Count"))
 
     plain = play(lambda world: plain_agent(world), sending("Count"))

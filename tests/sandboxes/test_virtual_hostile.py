@@ -32,7 +32,7 @@ def pool_of(name: str) -> ShellPool:
 
 @pytest.mark.parametrize("name", ENEMIES)
 def test_what_an_enemy_says_ends_it_and_changes_nothing(name: str) -> None:
-    """X2, §22: an error in words, no file changed, no worker left; a real worker then serves the instance as before."""
+    """X2: an error in words, no file changed, no worker left; a real worker then serves the instance as before."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     async def main() -> None:
@@ -60,7 +60,7 @@ def test_what_an_enemy_says_ends_it_and_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", BELIEVED)
 def test_what_is_believed_of_an_enemy_is_bounded(name: str) -> None:
-    """X1, §22: paths are the workspace's whatever they look like; numbers are cut to what they can mean."""
+    """X1: paths are the workspace's whatever they look like; numbers are cut to what they can mean."""
 
     async def main() -> None:
         pool = pool_of(name)
@@ -91,7 +91,7 @@ def test_a_huge_announcement_is_refused_before_anything_is_read() -> None:
 
 
 def test_a_worker_that_cannot_be_closed_in_is_not_used() -> None:
-    """§22: without seccomp and Landlock there is no shell, unless that is asked for."""
+    """X2: without seccomp and Landlock there is no shell, unless that is asked for."""
 
     async def main() -> None:
         text = (
@@ -111,7 +111,7 @@ def test_a_worker_that_cannot_be_closed_in_is_not_used() -> None:
 
 
 def test_a_real_worker_has_given_up_all_it_can() -> None:
-    """X2, §22: on Linux seccomp and Landlock hold, and namespaces where the system gives them."""
+    """X2: on Linux seccomp and Landlock hold, and namespaces where the system gives them."""
 
     async def main() -> tuple[str, ...]:
         worker = await ShellProcess.start("one")

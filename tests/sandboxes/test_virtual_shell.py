@@ -54,7 +54,7 @@ def test_directory_variables_functions_and_aliases_last_over_a_restart() -> None
 
 
 def test_a_shell_that_did_not_change_is_not_written_again() -> None:
-    """§36: what a command leaves as it was costs nothing in the log."""
+    """F8: what a command leaves as it was costs nothing in the log."""
 
     async def main() -> None:
         async with VirtualDesk() as desk:
@@ -112,7 +112,7 @@ def test_the_inputs_named_as_deadly_are_deadly_indeed() -> None:
 
 
 def test_a_timeout_keeps_the_output_and_nothing_else() -> None:
-    """§9: files and shell are as before; a worker that is busy is not waited for."""
+    """S1: files and shell are as before; a worker that is busy is not waited for."""
 
     async def main() -> None:
         async with VirtualDesk() as desk:
@@ -153,8 +153,8 @@ def test_a_script_reaches_nothing_of_this_machine() -> None:
         async with VirtualDesk() as desk:
             os.environ["CAIRN_TEST_SECRET"] = "kept-outside"
             try:
-                code, text = await desk.run(
-                    "printenv; cat /proc/self/environ /proc/1/environ; cat /etc/hostname /etc/shadow; ls / /home /root;"
+                _, text = await desk.run(
+                    "printenv; cat /proc/self/environ /proc/1/environ; cat /etc/hostname /etc/shadow; ls / /home;"
                     "python3 -c 'import os; print(os.environ, os.listdir(\"/\"))'; curl -s http://127.0.0.1/; wget http://1.1.1.1;"
                     f"cat {__file__}; sqlite3 {__file__} .tables; echo x > /etc/passwd; exec 3<>/dev/tcp/127.0.0.1/80"
                 )
@@ -173,8 +173,8 @@ def test_files_outside_the_workspace_are_refused_and_links_do_not_lead_out() -> 
 
     async def main() -> None:
         async with VirtualDesk() as desk:
-            code, text = await desk.run(
-                "echo x > /opt.txt; ln -s /etc/passwd l; ln -s ../../../etc/passwd m; cat m; mkdir /home/me"
+            _code, text = await desk.run(
+                "echo x > /opt.txt; ln -s /etc/passwd l; ln -s ../../../etc/passwd m; cat m; mkdir /etc/me"
             )
             assert text.count("Read-only file system") == 2
             assert "/workspace or /tmp" in text
@@ -219,7 +219,7 @@ def test_moves_swaps_and_replacements_come_out_as_they_are_in_the_shell() -> Non
         for script in scripts:
             seed = {"a": "a\n", "d/x": "x\n", "d/sub/deep": "deep\n", "d/sub/more/y": "y\n"}
             async with VirtualDesk(seed=seed) as desk:
-                code, text = await desk.run(f"{script}; find . | sort; find . -type f | sort | xargs cat")
+                _code, text = await desk.run(f"{script}; find . | sort; find . -type f | sort | xargs cat")
                 assert await desk.run("find . | sort; find . -type f | sort | xargs cat") == (0, text), script
                 shown = {line[1:] for line in text.splitlines() if line.startswith("./")}
                 assert shown == set(desk.tree()), script
@@ -339,7 +339,7 @@ def _takes_bytes(x: bytes) -> None:
 
 
 def test_a_hundred_agents_share_a_few_workers() -> None:
-    """F8: each gets its turn in order; nobody sees another's files or variables; afterwards no more than the warm ones are left."""
+    """F8: each gets its turn in order; nobody sees another's files or variables; afterwards only the warm ones are left."""
 
     async def main() -> None:
         ended: list[int] = []

@@ -57,7 +57,7 @@ def workers_of(store: Path) -> list[int]:
 
 
 async def assert_agrees(store: Path) -> int:
-    """What the transcript says the files are, they are, at the end and as of each outcome; returns how many outcomes there are."""
+    """What the transcript says the files are, they are, at the end and as of each outcome; how many of these there are."""
     opened = SqliteStore(str(store), clock=SystemClock(), ids=SystemIds())
     await opened.open()
     try:
@@ -90,7 +90,7 @@ async def assert_agrees(store: Path) -> int:
 
 @pytest.mark.parametrize("seed", seeds(ROUNDS))
 def test_files_and_transcript_agree_after_every_kill(seed: int, tmp_path: Path) -> None:
-    """T9, S1, §9: killed at random moments until the work is done; each time both tell the same, and each line was written once."""
+    """T9, S1: killed at random moments until the work is done; each time both tell the same, and each line is there once."""
     dice = random.Random(seed)
     store = tmp_path / "store.db"
     lives = kills = 0

@@ -1,8 +1,8 @@
 """The sandbox as one running call has it, when its files are the instance's workspace.
 
-Laws. The first command or write of a call takes the workspace's turn and begins a draft; from then on the call sees the draft. The
-draft's records go into the batch of the call's outcome, and the turn is given back when that batch is in the log, or when it is
-certain that it will not be. A call that did not return leaves no file behind. Readers take no turn.
+Laws. The first command or write of a call takes the workspace's turn and begins a draft; from then on the call sees the draft.
+The draft's records go into the batch of the call's outcome, and the turn is given back when that batch is in the log, or when
+it is certain that it will not be. A call that did not return leaves no file behind. Readers take no turn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class CallFiles:
     # --- for whoever runs the call
 
     async def stage(self) -> list[r.Record]:
-        """What goes into the batch of the call's outcome; the call can do nothing more. *Raises* WorkspaceError, SandboxError."""
+        """What goes into the batch of the call's outcome; the call can do nothing more.
+
+        *Raises* WorkspaceError, SandboxError.
+        """
         self._is_over = True
         if self._draft is None or self._view is None:
             return []

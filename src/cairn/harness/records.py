@@ -254,7 +254,7 @@ class ConversationRewound(Record, frozen=True, tag="conversation.rewound"):
 
 
 class SandboxRemembered(Record, frozen=True, tag="sandbox.remembered"):
-    """What a sandbox wants to find again, in its own words: a shell's state, a hosted machine's id. The next one replaces it."""
+    """What a sandbox wants to find again, in its own words: a shell's state, a hosted machine's id. The next replaces it."""
 
     sandbox: str
     value: bytes

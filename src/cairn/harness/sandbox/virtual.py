@@ -1,11 +1,12 @@
 """`virtual()`: the instance's workspace under a virtual bash. The default place for an agent to work in.
 
-Nothing of this machine is in it: no files, no programs, no network unless hosts are granted. The shell is a library that runs in
-worker processes, which have given up everything but the socket to here (`shell/`), because the text of a script can crash it.
+Nothing of this machine is in it: no files, no programs, no network unless hosts are granted. The shell is a library that runs
+in worker processes, which have given up everything but the socket to here (`shell/`), because the text of a script can crash
+it.
 
-Laws. What a command does is in the call's draft when it has ended, and nowhere before: its files, and where the shell is with its
-variables and functions. A command that timed out, was cancelled or lost its worker has done nothing. The shell's state is bytes
-that only a worker reads.
+Laws. What a command does is in the call's draft when it has ended, and nowhere before: its files, and where the shell is with
+its variables and functions. A command that timed out, was cancelled or lost its worker has done nothing. The shell's state is
+bytes that only a worker reads.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cairn.errors import SandboxError, UsageError, WorkspaceError, WorkspaceFull
-from cairn.harness.sandbox.protocol import REMEMBERED_BYTES_MAX, ExecResult, FileInfo, Place, ProcessInfo
+from cairn.harness.sandbox.protocol import REMEMBERED_BYTES_MAX, Capabilities, ExecResult, FileInfo, Place, ProcessInfo
 from cairn.harness.sandbox.virtual_commands import Commands
 from cairn.harness.sandbox.virtual_files import FilesOf
 from cairn.harness.sandbox.virtual_host import CommandHost
@@ -132,7 +134,7 @@ class VirtualSandbox:
 
     def __init__(self, place: Place, workspace: Workspace, factory: VirtualFactory, pool: ShellPool) -> None:
         self._place = place
-        self._workspace = workspace
+        self.workspace = workspace
         self.factory = factory
         self.pool = pool
         self.shell = _shell_of(place.recall)
@@ -145,12 +147,17 @@ class VirtualSandbox:
         return self.factory.is_hermetic
 
     @property
+    def capabilities(self) -> Capabilities:
+        network = "none" if self.factory.network is None else "listed"
+        return Capabilities(isolation="virtual", network=network, background=False, has_system=False)
+
+    @property
     def about_shell(self) -> str:
         """What a model has to know of this shell."""
         own = ", ".join(self.factory.commands.names)
         return " ".join(
             [
-                f"The shell is virtual: bash with the usual tools, jq and a small python3, over files in {HOME} and {TEMPORARY};",
+                f"The shell is virtual: bash, the usual tools, jq and a small python3, over files in {HOME} and {TEMPORARY};",
                 "no git, compilers, package managers or other programs,",
                 "and no network." if self.factory.network is None else f"and a network of {self.factory.network} through curl.",
                 *([f"It also has the commands {own}."] if own else []),
@@ -185,8 +192,8 @@ class VirtualSandbox:
         assert task is not None
         self._running.add(task)
         try:
-            async with self._workspace.turn:
-                draft = self._workspace.draft()
+            async with self.workspace.turn:
+                draft = self.workspace.draft()
                 view = self.view(draft)
                 result = await view.exec(command, cwd=cwd, env=env, timeout_seconds=timeout_seconds, on_output=on_output)
                 await draft.commit()
@@ -207,7 +214,7 @@ class VirtualSandbox:
     async def write(self, path: str, data: bytes) -> None:
         """*Durable*."""
         where = inside(path, self.cwd, writing=True)
-        await self._workspace.write(where, data, parents=True)
+        await self.workspace.write(where, data, parents=True)
 
     async def stat(self, path: str) -> FileInfo | None:
         return self._files.stat(path)
@@ -217,7 +224,7 @@ class VirtualSandbox:
 
     async def remove(self, path: str) -> None:
         """*Durable*."""
-        async with self._workspace.transaction() as draft:
+        async with self.workspace.transaction() as draft:
             await self.view(draft).remove(path)
 
     async def real_path(self, path: str) -> str:
@@ -238,7 +245,7 @@ class VirtualSandbox:
 
 
 class VirtualView:
-    """The sandbox as one call sees it: over a draft, and with a shell that is the sandbox's again when the draft is committed."""
+    """The sandbox as one call sees it: over a draft, with a shell that is the sandbox's again when the draft is committed."""
 
     name = "virtual"
     searcher = SEARCHER
@@ -288,6 +295,8 @@ class VirtualView:
             "cwd": None if cwd is None else self._absolute(cwd),
             "env": dict(env or {}),
             "seconds": seconds,
+            "now": self._sandbox.workspace.now(),
+            "aside": self._aside(),
             "commands": factory.commands.names,
             "network": factory.network is not None,
         }
@@ -319,6 +328,10 @@ class VirtualView:
     def _absolute(self, cwd: str) -> str:
         return os.path.normpath(os.path.join(self._shell.cwd, cwd)) if not cwd.startswith("~") else HOME + cwd[1:]
 
+    def _aside(self) -> str:
+        """A directory that is not there: the place of what is moved, in between."""
+        return next(path for n in count() if self._draft.lstat(path := f"/.cairn-moving-{n}") is None)
+
     async def _keep(self, done: Done, payload: bytes) -> None:
         """The draft is as the command left it, and so is the shell."""
         if not 0 <= done.state <= len(payload):
@@ -336,7 +349,7 @@ class VirtualView:
             if len(state) > REMEMBERED_BYTES_MAX // 2:
                 self.is_spoiled = bool(done.changes)
                 raise SandboxError(
-                    f"the shell's variables and functions have {len(state):,} bytes, more than is kept between two commands; "
+                    f"the shell's variables and functions have {len(state):,} bytes, more than is kept between commands; "
                     "nothing of this command is kept. Put large texts into files"
                 )
             self._shell = Shell(done.cwd if done.cwd.startswith("/") and "\0" not in done.cwd else HOME, state)

@@ -1,8 +1,8 @@
 """Commands in Python: `virtual(commands={"deploy": deploy})` is a command of the shell that runs here, in the host.
 
-Laws. A command is given what its signature declares, as text converted by its annotations, and nothing else: neither the shell's
-variables nor its files, unless it is told them. What it raises is what the shell's user reads on stderr. It runs outside the
-sandbox, so what it does is for its author to limit.
+Laws. A command is given what its signature declares, as text converted by its annotations, and nothing else: neither the
+shell's variables nor its files, unless it is told them. What it raises is what the shell's user reads on stderr. It runs
+outside the sandbox, so what it does is for its author to limit.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Commands:
             return _said(1, b"", f"{asked.name}: {type(error).__name__}: {error}")
         if isinstance(value, bool) or not (value is None or isinstance(value, (str, bytes, int))):
             return _said(
-                1, b"", f"{asked.name}: returned {type(value).__name__}; a command returns text, bytes, an exit code or None"
+                1, b"", f"{asked.name}: returned {type(value).__name__}; it may return text, bytes, an exit code or None"
             )
         if isinstance(value, int):
             return _said(value & 0xFF, b"", "")

@@ -1,7 +1,7 @@
 """Answers to what a command asks of this side: entries and contents of its draft, commands in Python, requests to the network.
 
-Laws. A worker can ask for anything; it gets what its instance's own draft has, what its agent's commands return, and pages of hosts
-its agent was granted. An answer is bounded, and an error is words.
+Laws. A worker can ask for anything; it gets what its instance's own draft has, what its agent's commands return, and pages of
+hosts its agent was granted. An answer is bounded, and an error is words.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Answer = tuple[Any, bytes]
 
 
 class CommandHost:
-    """One command's side in the host. *It* never raises for what a worker asks; only for a worker that cannot be trusted to go on."""
+    """One command's side in the host. It raises only for a worker that cannot be trusted to go on."""
 
     def __init__(self, draft: Draft, log: CommandLog, commands: Commands, network: Network | None) -> None:
         self._draft = draft

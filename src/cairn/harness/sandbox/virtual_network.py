@@ -1,8 +1,8 @@
 """The network of a virtual sandbox: requests made here, for what was granted, with credentials no script sees.
 
-Laws. Nothing is reached that no grant names. A name is resolved once, every address is checked, and the connection goes to the one
-that was checked; a redirect is a new request, checked again. What a grant adds to a request replaces what the script said. Proxies
-of the environment are not used. Bodies and time are bounded.
+Laws. Nothing is reached that no grant names. A name is resolved once, every address is checked, and the connection goes to the
+one that was checked; a redirect is a new request, checked again. What a grant adds to a request replaces what the script said.
+Proxies of the environment are not used. Bodies and time are bounded.
 """
 
 from __future__ import annotations

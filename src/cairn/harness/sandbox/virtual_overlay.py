@@ -1,7 +1,7 @@
 """What a worker says a command has changed, done to a draft of the workspace: all of it, or the draft is of no use any more.
 
-Laws. The operations are an enemy's. They go through the draft's own functions, which check every path, name, link and quota; sizes
-are checked against what came with them; nothing else can be reached from here.
+Laws. The operations are an enemy's. They go through the draft's own functions, which check every path, name, link and quota;
+sizes are checked against what came with them; nothing else can be reached from here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The workspace's paths as the shell has them, and back. Pure.
 
-Laws. `/workspace` of the shell is the workspace's root, and its `/tmp` is `.tmp` there: so both last. Nothing else of the shell's tree
-lasts, and nothing else can be named here. `..` is taken by the letter, as the shell takes it.
+Laws. `/workspace` of the shell is the workspace's root, and its `/tmp` is `.tmp` there: so both last. Nothing else of the
+shell's tree lasts, and nothing else can be named here. `..` is taken by the letter, as the shell takes it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cairn.errors import SandboxError
 
 #: The workspace's root in the shell: its home, and where it begins.
 HOME = "/workspace"
-TEMPORARY = "/tmp"  # noqa: S108 - the shell's, not this machine's
+TEMPORARY = "/tmp"
 #: Where in the workspace the shell's /tmp is.
 SCRATCH = "/.tmp"
 

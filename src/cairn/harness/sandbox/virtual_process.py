@@ -1,7 +1,7 @@
 """One shell worker's process: started with nothing of this one's, talked to over a socket, ended without asking.
 
-Laws. A worker inherits one descriptor, no environment and no directory, and dies with the process that started it. Whatever goes
-wrong with it — it dies, hangs, or says what cannot be — it is killed, and who waited for it gets an error that says so.
+Laws. A worker inherits one descriptor, no environment and no directory, and dies with the process that started it. Whatever
+goes wrong with it — it dies, hangs, or says what cannot be — it is killed, and who waited for it gets an error that says so.
 """
 
 from __future__ import annotations

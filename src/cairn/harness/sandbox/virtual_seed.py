@@ -24,7 +24,7 @@ async def plant(workspace: Workspace, seed: Seed) -> None:
                 await draft.write(name, data, parents=True)
         return
     top = Path(seed)
-    if not top.is_dir():
+    if not await asyncio.to_thread(top.is_dir):
         raise UsageError(
             f"virtual(seed={os.fspath(seed)!r}): not a directory; name one, or give a mapping of paths to contents"
         )

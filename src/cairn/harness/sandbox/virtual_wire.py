@@ -1,7 +1,8 @@
 """What a shell worker may say, and how far it is believed: not at all.
 
-Laws. Everything from a worker is input from an enemy: it is decoded into these types or the worker is ended. Sizes are bounded before
-anything is read. What the words mean is checked where they are used: a path by the workspace, a count by whoever counts.
+Laws. Everything from a worker is input from an enemy: it is decoded into these types or the worker is ended. Sizes are bounded
+before anything is read. What the words mean is checked where they are used: a path by the workspace, a count by whoever
+counts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The shell's file-system interface (`bashkit.FileSystem.v1`, a table of C functions), answered by `Files`.
 
 Laws. Every function returns, whatever is raised in it: an exception must not cross into C. Memory that is handed over is the C
-library's, and is given back through the table's own functions. One lock around everything: the shell calls from several threads.
-What is here is never freed: the process is thrown away instead.
+library's, and is given back through the table's own functions. One lock around everything: the shell calls from several
+threads. What is here is never freed: the process is thrown away instead.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _TABLE: dict[str, Any] = {
 
 
 class _Table(c.Structure):
-    _fields_ = [(name, kind) for name, kind in _TABLE.items()]
+    _fields_ = list(_TABLE.items())
 
 
 _Count = c.CFUNCTYPE(None, _Pointer)
@@ -161,7 +161,7 @@ class Bridge:
                     work(*taken)
             except FileError as problem:
                 _complain(error[0], problem.kind, str(problem))
-            except BaseException as problem:  # noqa: BLE001 - nothing may pass: there is C below
+            except BaseException as problem:  # nothing may pass: there is C below
                 _complain(error[0], OTHER, f"{type(problem).__name__}: {problem}")
             else:
                 return 0

@@ -15,15 +15,15 @@ from .tree import DIRECTORY, DIRECTORY_MODE, FILE, FILE_MODE, LINK, Files, Node
 Operation = list[Any]
 
 
-def changes(files: Files, aside_name: str) -> tuple[list[Operation], list[bytes]]:
+def changes(files: Files, place: str) -> tuple[list[Operation], list[bytes]]:
     """Operations on paths of the workspace, and the contents that `write` takes from, one after the other. What is moved lies
-    in between under names of the workspace's root that begin with `aside_name`, which nothing there does."""
+    in between in the directory `place`, which is not there before and after."""
     entries = list(_walk(files.root, ""))
     moved = [node for _, node, has_moved in entries if has_moved]
     aside: dict[str, str] = {}
     operations: list[Operation] = []
     for number, node in enumerate(sorted(moved, key=lambda each: -_origin(each).count("/"))):
-        aside[_origin(node)] = f"/{aside_name}{number}"
+        aside[_origin(node)] = f"{place}/{number}"
         operations.append(["move", _origin(node), aside[_origin(node)]])
     for directory in [files.root, *(node for _, node, _ in entries if node.lost)]:
         for name in sorted(directory.lost):
@@ -34,7 +34,7 @@ def changes(files: Files, aside_name: str) -> tuple[list[Operation], list[bytes]
     contents: list[bytes] = []
     for path, node, _ in entries:
         operations += _built(path, node, aside, contents)
-    return operations, contents
+    return ([["mkdir", place], *operations, ["remove", place]] if aside else operations), contents
 
 
 def _origin(node: Node) -> str:

@@ -201,7 +201,7 @@ def wget(argv: list[str], data: bytes, cwd: str, files: Any, ask: Ask) -> tuple[
     words, given = ["-sSfL"], ""
     rest = iter(argv)
     for word in rest:
-        if word.startswith("-O") or word.startswith("--output-document"):
+        if word.startswith(("-O", "--output-document")):
             given = (
                 word.partition("=")[2] if "=" in word else word[2:] if word.startswith("-O") and word[2:] else next(rest, "")
             )

@@ -1,7 +1,8 @@
 """What a shell worker gives up before it runs the first script: files, network, other processes, and most of the kernel.
 
-Laws. Nothing given up can be had back. Everything is asked for, and what the system does not offer is left out and said; the host
-decides whether what holds is enough. Called before any other thread exists: threads that exist already would keep their rights.
+Laws. Nothing given up can be had back. Everything is asked for, and what the system does not offer is left out and said; the
+host decides whether what holds is enough. Called before any other thread exists: threads that exist already would keep their
+rights.
 """
 
 from __future__ import annotations

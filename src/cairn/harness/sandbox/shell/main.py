@@ -1,7 +1,8 @@
 """The program: one command at a time, each in a shell made for it, until the host closes the socket.
 
-Laws. Nothing is kept between two commands but the library itself: where the shell was, its variables and functions come from the
-host with each command and go back to it. So any worker can run any command of its tenant, and one that is lost loses one command.
+Laws. Nothing is kept between two commands but the library itself: where the shell was, its variables and functions come from
+the host with each command and go back to it. So any worker can run any command of its tenant, and one that is lost loses one
+command.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import bashkit
-
 from .bridge import Bridge
 from .changes import changes
 from .jail import close_in
 from .remote import HostFiles, command, fetching_commands, searcher, toucher
 from .searching import NAME as SEARCHER
-from .touching import NAME as TOUCH
 from .system import system_tree
+from .touching import NAME as TOUCH
 from .tree import Files
 from .wire import Gone, Wire
 
@@ -53,12 +52,14 @@ HOME = "/workspace"
 
 def main(descriptor: int, parent: int) -> None:
     """Serve until the host is gone. Never returns: what the shell left behind must not run on."""
+    import bashkit
+
     wire = Wire(socket.socket(fileno=descriptor))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     holds = close_in(parent)
     try:
-        server = Server(wire)
+        server = Server(wire, bashkit)
         loop.run_until_complete(server.prepare())
         wire.tell({"op": "ready", "holds": holds, "version": bashkit.get_version()})
         while True:
@@ -76,11 +77,13 @@ def main(descriptor: int, parent: int) -> None:
 class Server:
     """The shells of one worker."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, library: Any) -> None:
         self._wire = wire
+        self._library = library
         self._bridge = Bridge()
-        self._files = bashkit.FileSystem.from_capsule(self._bridge.capsule())
-        self._system = system_tree(bashkit.Bash(python=True, sqlite=True).fs())
+        self._files = library.FileSystem.from_capsule(self._bridge.capsule())
+        self._plain = library.Bash(python=True, sqlite=True).fs()
+        self._system = system_tree(self._plain)
         self._spare: tuple[Any, Any] | None = None
         """A shell that is ready, and what it was made for."""
         self._fresh = b""
@@ -93,11 +96,11 @@ class Server:
 
     async def run(self, request: dict[str, Any], state: bytes) -> None:
         """Run one script and tell the host everything about it."""
-        files = self._bridge.files = Files(HostFiles(self._wire), self._system)
+        files = self._bridge.files = Files(HostFiles(self._wire), self._system, request["now"], self._plain.read_file)
         made_for = request["commands"], request["network"]
         spare, self._spare = self._spare, None
         shell = spare[1] if spare is not None and spare[0] == made_for else self._shell(*made_for)
-        if state and not _restored(shell, state[KNOWN_BYTES:]):
+        if state and not self._restored(shell, state[KNOWN_BYTES:]):
             self._wire.tell({"op": "output"}, FORGOTTEN)
         if (problem := await self._begin(shell, request)) is not None:
             self._wire.tell({"op": "failed", "text": problem})
@@ -106,7 +109,7 @@ class Server:
         is_aside = request["cwd"] is not None or bool(request["env"])
         after = b"" if is_aside or timed_out else await self._state(shell, state)
         files.is_over = True
-        operations, contents = ([], []) if timed_out else changes(files, f".cairn-moving-{os.urandom(8).hex()}-")
+        operations, contents = ([], []) if timed_out else changes(files, request["aside"])
         header = {
             "op": "done",
             "code": code,
@@ -130,7 +133,7 @@ class Server:
         return result.exit_code, result.error, False
 
     def _shell(self, commands: list[str], network: bool) -> Any:
-        shell = bashkit.Bash(
+        shell = self._library.Bash(
             username="agent",
             hostname="cairn",
             cwd=HOME,
@@ -140,7 +143,7 @@ class Server:
             timeout_seconds=SECONDS_MAX,
             python=True,
             sqlite=True,
-            profile=bashkit.ExecutionProfile.Interactive,
+            profile=self._library.ExecutionProfile.Interactive,
         )
         shell.mount("/", self._files)
         shell.add_command(SEARCHER, searcher(lambda: self._bridge.current))
@@ -160,6 +163,20 @@ class Server:
             if moved.exit_code:
                 return f"{request['cwd']} is not a directory"
         return None
+
+    def _restored(self, shell: Any, saved: bytes) -> bool:
+        """The shell is as it was saved, even by another version and with other commands; False: it cannot be."""
+        id, rest = saved[:32].hex(), saved[32:]
+        objects: dict[str, bytes] = {}
+        while rest:
+            size = int.from_bytes(rest[32:36], "big")
+            objects[rest[:32].hex()] = rest[36 : 36 + size]
+            rest = rest[36 + size :]
+        try:
+            shell.checkout(id, objects, policy="force")
+        except self._library.BashError:
+            return False
+        return True
 
     async def _state(self, shell: Any, before: bytes) -> bytes:
         """What the next command has to find again, or nothing when it is what the host has already."""
@@ -186,21 +203,6 @@ def _saved(shell: Any) -> bytes:
     for id, data in commit.objects.items():
         parts += [bytes.fromhex(id), len(data).to_bytes(4, "big"), data]
     return b"".join(parts)
-
-
-def _restored(shell: Any, saved: bytes) -> bool:
-    """The shell is as it was saved, even by another version and with other commands; False: it cannot be."""
-    id, rest = saved[:32].hex(), saved[32:]
-    objects: dict[str, bytes] = {}
-    while rest:
-        size = int.from_bytes(rest[32:36], "big")
-        objects[rest[:32].hex()] = rest[36 : 36 + size]
-        rest = rest[36 + size :]
-    try:
-        shell.checkout(id, objects, policy="force")
-    except bashkit.BashError:
-        return False
-    return True
 
 
 async def _known(shell: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What a command asks of the host: files of the workspace, commands in Python, and pages of the network where that is granted."""
+"""What a command asks of the host: files of the workspace, commands in Python, and the network where that is granted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import concurrent.futures.thread  # noqa: F401 - what asyncio would load later, 
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
-
-import bashkit
 
 from .fetch import Fetch, curl, wget
 from .searching import searched
@@ -66,7 +64,7 @@ def command(wire: Wire, name: str) -> Callback:
         answer, output = await asyncio.to_thread(wire.ask, header, payload)
         await _write(context.stdout, output)
         await _write(context.stderr, answer["errors"].encode())
-        return bashkit.CommandStatus(answer["code"])
+        return answer["code"]
 
     return run
 
@@ -78,7 +76,7 @@ def searcher(files: Callable[[], Files]) -> Callback:
         code, output = searched(files(), context.cwd, list(context.argv))
         for part in output:
             await _write(context.stdout, part)
-        return bashkit.CommandStatus(code)
+        return code
 
     return run
 
@@ -90,7 +88,7 @@ def toucher(files: Callable[[], Files]) -> Callback:
         now = files()
         code, errors = touch(now, context.cwd, list(context.argv), now.now())
         await _write(context.stderr, errors.encode())
-        return bashkit.CommandStatus(code)
+        return code
 
     return run
 
@@ -111,7 +109,7 @@ def fetching_commands(wire: Wire) -> dict[str, Callback]:
             code, output, errors = await asyncio.to_thread(program, list(context.argv), payload, context.cwd, context.fs, ask)
             await _write(context.stdout, output)
             await _write(context.stderr, errors.encode())
-            return bashkit.CommandStatus(code)
+            return code
 
         return run
 

@@ -1,4 +1,6 @@
-"""The command that searches for the grep tool: the same files in the same order as everywhere, taken from the host in large pieces."""
+"""The command that searches for the grep tool: the same files in the same order as everywhere, taken from the host in large
+pieces.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +106,5 @@ def _below(
         if node.kind == DIRECTORY:
             if not searching.is_ignored(here, path, True):
                 yield from _below(files, top, path + "/", here, matches, base)
-        elif node.kind == FILE:
-            if matches(path[base:]) if matches else not searching.is_ignored(here, path, False):
-                yield path[base:], node
+        elif node.kind == FILE and (matches(path[base:]) if matches else not searching.is_ignored(here, path, False)):
+            yield path[base:], node

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _strptime  # noqa: F401 - what strptime would load later, when no file can be opened any more
+import _strptime  # type: ignore[import-not-found]  # noqa: F401 - loaded later, it could not be opened any more
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from .tree import LINK, NOT_FOUND, FileError, Files
 
@@ -79,9 +79,9 @@ def _of_stamp(stamp: str, now: float) -> float:
         whole = int(century) * 100 + year if century else year + (1900 if year > 68 else 2000)
         rest = [int(part or 0) for part in long.groups()[2:]]
     else:
-        whole = datetime.fromtimestamp(now, timezone.utc).year
+        whole = datetime.fromtimestamp(now, UTC).year
         rest = [int(part or 0) for part in found.groups()]
-    return datetime(whole, *rest, tzinfo=timezone.utc).timestamp()  # type: ignore[arg-type,misc]
+    return datetime(whole, *rest, tzinfo=UTC).timestamp()  # type: ignore[arg-type,misc]
 
 
 def _of_date(text: str) -> float | None:
@@ -95,7 +95,7 @@ def _of_date(text: str) -> float | None:
             found = datetime.strptime(plain, form)
         except ValueError:
             continue
-        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     raise ValueError(f"invalid date format '{text}'")
 
 

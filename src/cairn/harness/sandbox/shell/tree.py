@@ -1,14 +1,13 @@
 """The files a shell sees: the workspace under what this command changed, fetched as they are touched.
 
-Laws. Nothing of the workspace is fetched before the shell asks for it, and nothing twice in one command; a lookup fetches one entry,
-a listing one directory, a read one file. What is there is never changed: a change is kept here, and `changes` says at the end how to
-get from what is there to what is here. Links are never followed: the shell's own file system does that, on top of this one.
+Laws. Nothing of the workspace is fetched before the shell asks for it, and nothing twice in one command; a lookup fetches one
+entry, a listing one directory, a read one file. What is there is never changed: a change is kept here, and `changes` says at
+the end how to get from what is there to what is here. Links are never followed: the shell's own file system does that, on top
+of this one.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +33,9 @@ DEPTH_MAX = 240
 #: Devices whose content is made up at each read, and how much of it there is: as much as the library's own have.
 RANDOM = ("/dev/random", "/dev/urandom")
 DEVICE_BYTES = 1024 * 1024
+
+#: Between two changes of one command.
+TICK_SECONDS = 1e-6
 
 DIRECTORY_MODE, FILE_MODE, LINK_MODE, SCRATCH_MODE = 0o755, 0o644, 0o777, 0o777
 
@@ -84,13 +86,19 @@ class Node:
 class Files:
     """The tree of one command."""
 
-    def __init__(self, source: Source, system: dict[str, Node], now: Callable[[], float] = time.time) -> None:
+    def __init__(self, source: Source, system: dict[str, Node], began: float, random: Callable[[str], bytes]) -> None:
         self._source = source
         self._system = system
-        self.now = now
+        self._time = began
+        self._random = random
         self.root = Node(DIRECTORY, DIRECTORY_MODE, origin="")
         self.written = 0
         self.is_over = False
+
+    def now(self) -> float:
+        """The host's time when the command began, and later each time it is asked: who is newer can be told."""
+        self._time += TICK_SECONDS
+        return self._time
 
     # --- paths
 
@@ -186,7 +194,7 @@ class Files:
 
     def read(self, path: str) -> bytes:
         if path in RANDOM:
-            return os.urandom(DEVICE_BYTES)
+            return self._random(path)
         node = self._get(path)
         if node.kind == DIRECTORY:
             raise FileError(IS_DIRECTORY, "Is a directory")
