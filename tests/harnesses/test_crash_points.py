@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,15 +101,13 @@ def quiet(main: Coroutine[Any, Any, Result]) -> Result:
     """Run it; what tasks of dead workers say is nobody's news."""
     with asyncio.Runner() as runner:
         runner.get_loop().set_exception_handler(lambda loop, context: None)
-        try:
-            return runner.run(main)
-        finally:
-            gc.collect()
+        return runner.run(main)
 
 
 @pytest.fixture(scope="module", params=LIBRARIES)
-def shop(request: pytest.FixtureRequest) -> Shop:
-    return Shop(request.param)
+def shop(request: pytest.FixtureRequest) -> Iterator[Shop]:
+    yield Shop(request.param)
+    gc.collect()  # what dead workers left is finalised here, and not in the middle of another test
 
 
 @pytest.mark.slow
