@@ -26,6 +26,7 @@ def test_a_call_is_approved_on_the_page(open_page: Open) -> None:
     assert call.get_attribute("data-state") == "waiting"
     assert "300 is more than 100 <img src=x" in question.inner_text()
     assert "amount: 300" in call.locator("summary").inner_text()
+    assert '"amount": 300' in call.locator("pre").inner_text()  # all that would run, without a click
     other = open_page("/chat/assistant/approve-1")
     other.locator("[data-question=waiting]").wait_for()
     question.get_by_role("button", name="Approve").click()

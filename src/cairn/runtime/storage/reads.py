@@ -26,24 +26,24 @@ def instance(connection: Connection, n: int) -> InstanceRow | None:
     return _instance(rows[0]) if rows else None
 
 
-def instances(connection: Connection, kind: str | None, tenant: str | None, after: int, limit: int) -> list[InstanceRow]:
-    arguments = {"after": after, "kind": kind, "tenant": tenant, "limit": limit}
-    return [_instance(row) for row in connection.execute(query("find_page"), arguments)]
-
-
-def alarmed(
-    connection: Connection, alarm: str, kind: str | None, tenant: str | None, after: int, limit: int
+def page(
+    connection: Connection,
+    kind: str | None,
+    tenant: str | None,
+    after: int,
+    limit: int,
+    newest_first: bool,
+    before: int | None,
+    alarm: str | None,
 ) -> list[InstanceRow]:
-    arguments = {"alarm": alarm, "after": after, "kind": kind, "tenant": tenant, "limit": limit}
-    return [_instance(row) for row in connection.execute(query("find_alarmed"), arguments)]
-
-
-def newest(
-    connection: Connection, kind: str | None, tenant: str | None, after: int, before: int | None, limit: int
-) -> list[InstanceRow]:
-    below = _ABOVE_ALL if before is None else before
-    arguments = {"after": after, "before": below, "kind": kind, "tenant": tenant, "limit": limit}
-    name = "find_newest" if kind is None or tenant is None else "find_newest_of_kind"
+    """A page of instances, in one of the three orders a listing may have."""
+    arguments: dict[str, Any] = {"after": after, "kind": kind, "tenant": tenant, "limit": limit}
+    name = "find_page"
+    if alarm is not None:
+        name, arguments["alarm"] = "find_alarmed", alarm
+    elif newest_first:
+        name = "find_newest" if kind is None or tenant is None else "find_newest_of_kind"
+        arguments["before"] = _ABOVE_ALL if before is None else before
     return [_instance(row) for row in connection.execute(query(name), arguments)]
 
 

@@ -188,11 +188,7 @@ class SqliteStore:
         before: int | None = None,
         alarm: str | None = None,
     ) -> list[InstanceRow]:
-        if alarm is not None:
-            return await self._read(lambda db: reads.alarmed(db, alarm, kind, tenant, after, limit))
-        if newest_first:
-            return await self._read(lambda db: reads.newest(db, kind, tenant, after, before, limit))
-        return await self._read(lambda db: reads.instances(db, kind, tenant, after, limit))
+        return await self._read(lambda db: reads.page(db, kind, tenant, after, limit, newest_first, before, alarm))
 
     async def read(self, n: int, after: int, *, limit: int = 1000, bytes_max: int = 4 << 20) -> list[Row]:
         near = self._near(n, after, limit)
