@@ -151,6 +151,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "xdist_group: of pytest-xdist, which the runs of mutations do not load")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(AreaTimes(config), "cairn-area-times")
 
