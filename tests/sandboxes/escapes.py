@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (an attempt is one line)
 """What a hostile command tries, and the host it tries it on. Run as a program it tries everything and prints what came of it.
 
-    python escapes.py isolated|local bubblewrap|landlock
+    python escapes.py isolated|local bubblewrap|landlock NAME…
 
 Laws. Each attempt prints GOT when it has reached what it must not, and TRIED when it has come to its end; a sandbox that
 breaks the attempt itself is thereby told from one that holds. What can be seen only from outside (a process that was killed, a file
@@ -273,7 +273,7 @@ def _answer(listener: socket.socket, kind: int) -> None:
             return
 
 
-async def attack(kind: str, backend: str) -> dict[str, str]:
+async def attack(kind: str, backend: str, names: list[str]) -> dict[str, str]:
     """What each attempt printed, followed by the harm that was done."""
     from cairn.harness.sandbox.isolated import isolated
     from cairn.harness.sandbox.local import local
@@ -285,6 +285,8 @@ async def attack(kind: str, backend: str) -> dict[str, str]:
         chosen: Any = local(files, env=["CAIRN_CANARY"]) if kind == "local" else isolated(files, backend=backend)  # type: ignore[arg-type]
         sandbox = await chosen.open("test/ours", str(folder / "ours" / "private"))
         for attempt in ATTEMPTS:
+            if names and attempt.name not in names:
+                continue
             if backend not in attempt.backends or (kind == "local" and not attempt.works_without):
                 continue
             result = await sandbox.exec(attempt.command, env=told, timeout_seconds=20)
@@ -296,4 +298,4 @@ async def attack(kind: str, backend: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(attack(sys.argv[1], sys.argv[2]))))
+    print(json.dumps(asyncio.run(attack(sys.argv[1], sys.argv[2], sys.argv[3:]))))
