@@ -20,6 +20,7 @@ from cairn.harness.agent import Agent
 from cairn.harness.attempt import Attempt
 from cairn.harness.calls import LiveCall, bounded
 from cairn.harness.conversation import Conversation
+from cairn.harness.guidance import read_guidance
 from cairn.harness.hooks import Settled
 from cairn.harness.loop import Loop, Services
 from cairn.harness.projection import PROJECTION, project
@@ -126,7 +127,9 @@ class AgentApplication:
             await run_method(fiber, lambda: self._program(fiber))
             return
         sandbox, tools = await self._sandbox(fiber)
-        loop = Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent)
+        is_new = fiber.instance.state.head is None
+        guidance = await read_guidance(sandbox) if sandbox is not None and is_new else ""
+        loop = Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent, guidance)
         try:
             await loop.run()
         finally:

@@ -19,12 +19,13 @@ from cairn.harness.turn_view import Rendered
 from cairn.runtime.records import Record
 
 
-def declare(conversation: Conversation, rendered: Rendered) -> tuple[list[Record], list[h.Note]]:
-    """The records and notes that bring what the model was told up to `rendered`; both empty when nothing changed."""
+def declare(conversation: Conversation, rendered: Rendered, guidance: str = "") -> tuple[list[Record], list[h.Note]]:
+    """The records and notes that bring what the model was told up to `rendered`; both empty when nothing changed. What the
+    project says is told when the conversation opens, and then never again."""
     specs = tuple(tool.spec for tool in rendered.tools)
     head = conversation.head
     if head is None:
-        return [h.ContextOpened(system=rendered.instructions, tools=specs)], []
+        return [h.ContextOpened(system=rendered.instructions, tools=specs, guidance=guidance)], []
     declared = {spec.name: spec for spec in head.tools}
     gone = set(head.removed)
     offered = {spec.name for spec in specs}

@@ -25,7 +25,8 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 def opened(record: h.ContextOpened, ordinal: int) -> Head:
-    return Head(ordinal, record.system, record.system, record.tools)
+    system = "\n\n".join(part for part in (record.system, record.guidance) if part)
+    return Head(ordinal, system, record.system, record.tools)
 
 
 def changed(head: Head, record: h.ContextChanged, ordinal: int) -> Head:

@@ -60,8 +60,11 @@ class Loop:
         sandbox: Sandbox | None,
         sandbox_tools: Sequence[Tool],
         current: Callable[[], Agent[Any]] | None = None,
+        guidance: str = "",
     ) -> None:
-        """`current` is asked at each turn which definition of the agent holds by now; a turn keeps the one it began with."""
+        """`current` is asked at each turn which definition of the agent holds by now; a turn keeps the one it began with.
+        `guidance` is what the working directory says to a conversation that opens now."""
+        self._guidance = guidance
         attempt = self._attempt = Attempt(agent, fiber, services, sandbox, sandbox_tools, current)
         calls, hooks = CallRunner(attempt), HookRunner(attempt)
         self._pure: dict[Action, Callable[[View], list[r.Record]]] = {
@@ -162,7 +165,7 @@ class Loop:
         except Exception as error:
             logger.exception("%r could not be rendered", attempt.agent)
             return attempt.settled(control, "failed", error_info(error))
-        declared, told = declare(attempt.conversation, rendered)
+        declared, told = declare(attempt.conversation, rendered, self._guidance)
         turn = attempt.instance.ids.new("turn")
         attempt.begin_turn(turn, rendered)
         return [

@@ -68,6 +68,8 @@ class ContextOpened(Record, frozen=True, tag="context.opened"):
 
     system: str
     tools: tuple[ToolSpec, ...]
+    guidance: str = ""
+    """What the project in the working directory says, as it was read then; follows the system prompt."""
 
 
 class ContextChanged(Record, frozen=True, tag="context.changed"):

@@ -1,0 +1,53 @@
+"""What a project says to whoever works in it: `AGENTS.md` and `CLAUDE.md` of the sandbox's working directory.
+
+PLACEHOLDER
+of the file changes nothing that was said. They are told as the project's words, after the agent's own instructions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+
+from cairn.errors import SandboxError
+from cairn.harness.sandbox.protocol import Sandbox
+
+logger = logging.getLogger("cairn.harness")
+
+NAMES = ("AGENTS.md", "CLAUDE.md")
+
+#: Of each file: about 8,000 tokens that are sent with every request.
+BYTES_MAX = 32 * 1024
+
+#: A sandbox that does not answer must not keep a conversation from opening.
+SECONDS_MAX = 10.0
+
+
+async def read_guidance(sandbox: Sandbox) -> str:
+    """The text for the system prompt; empty when the directory has none. What cannot be read is left out, with a warning."""
+    parts: list[str] = []
+    seen: set[bytes] = set()
+    for name in NAMES:
+        try:
+            async with asyncio.timeout(SECONDS_MAX):
+                data = await _read(sandbox, name)
+        except (OSError, SandboxError) as error:
+            logger.warning("%s of the working directory was not read: %s", name, error)
+            continue
+        if data.strip() and data not in seen:
+            seen.add(data)
+            parts.append(_told(name, data))
+    return "\n\n".join(parts)
+
+
+async def _read(sandbox: Sandbox, name: str) -> bytes:
+    path = posixpath.join(sandbox.cwd, name)
+    found = await sandbox.stat(path)
+    return await sandbox.read(path, size=BYTES_MAX + 1) if found is not None and found.kind == "file" else b""
+
+
+def _told(name: str, data: bytes) -> str:
+    text = data[:BYTES_MAX].decode("utf-8", "replace").strip()
+    more = f"\n\n[The first {BYTES_MAX // 1024} KB; read the file for the rest.]" if len(data) > BYTES_MAX else ""
+    return f"{name} of the working directory says:\n\n{text}{more}"
