@@ -1,7 +1,7 @@
 """What a project says to whoever works in it: `AGENTS.md` and `CLAUDE.md` of the sandbox's working directory.
 
-PLACEHOLDER
-of the file changes nothing that was said. They are told as the project's words, after the agent's own instructions.
+Laws. They are read when a conversation opens, and what was read is recorded: from then on the log is where they are, and an
+edit of the file changes nothing that was said. They are told as the project's words, after the agent's own instructions.
 """
 
 from __future__ import annotations
