@@ -30,7 +30,7 @@ LIBRARIES = ("pydantic_ai", "openai_agents")
 
 PROMPTS = ("Order a lamp.", "Thank you.")
 
-#: The class of each tool.
+#: The class of each tool. Whoever may not be repeated does not say so: it is what holds without a word.
 TOOLS = {"look": "safe", "charge": "keyed", "launch": "never", "ship": "keyed"}
 
 #: What a tool does to the world before and after its effect; a test lets the process die there.
@@ -65,7 +65,7 @@ class Shop:
         """Its `Chat` with an agent whose tools are the world's."""
         cls: type[DurableObject[Any]] = type("Chat", (self.chat.Chat,), {"agent": self._agent(world, url, around)})
         if self.library == "openai_agents":
-            cls.tools = {tool: {"repeat": how} for tool, how in TOOLS.items()}  # type: ignore[attr-defined]
+            cls.tools = {tool: {"repeat": how} for tool, how in TOOLS.items() if how != "never"}  # type: ignore[attr-defined]
         return ObjectApplication(cls)
 
     def _tools(self, world: World, around: Around) -> list[Any]:
@@ -95,7 +95,8 @@ def _pydantic(adapter: ModuleType, tools: list[Any], url: str) -> Any:
 
     toolset: FunctionToolset[None] = FunctionToolset(id="shop")
     for tool in tools:
-        toolset.add_function(tool, takes_ctx=False, metadata={"cairn": {"repeat": TOOLS[tool.__name__]}})
+        how = TOOLS[tool.__name__]
+        toolset.add_function(tool, takes_ctx=False, metadata={"cairn": {"repeat": how}} if how != "never" else None)
     model = AnthropicModel("claude-sonnet-4-5", provider=AnthropicProvider(api_key="loopback", base_url=url))
     return Agent(model, name="shop", toolsets=[toolset], capabilities=[adapter.CairnDurability()])
 
