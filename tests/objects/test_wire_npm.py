@@ -6,8 +6,10 @@ done here when the script asks for it.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import pytest
 from tests.http.serving import Server, serving
 from tests.npm.judging import of
 from tests.npm.node import Node
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 pytestmark = pytest.mark.system
 
@@ -162,3 +166,34 @@ def test_two_servers_on_one_store_are_one_object(node: Node, project: Path) -> N
     assert found["refused"] == ["State update rejected"]
     assert found["both"] == 2
     assert found["after"] == {"result": 22} and found["alone"]
+
+
+def test_the_processes_of_one_server_are_one_object_and_tell_their_clients_to_come_back(project: Path) -> None:
+    """Whichever process has the socket, its client sees what the others do; SIGTERM is 1012 for all of them, and each is
+    heard once, by this life or the next."""
+    with serving(project, TARGET, options=["--workers", "2"]) as server, ExitStack() as open_ones:
+        url = server.url.replace("http", "ws") + "/agents/room/workers"
+        clients = [open_ones.enter_context(connect(url, compression=None)) for _ in range(8)]
+        for number, client in enumerate(clients, 1):
+            client.send(json.dumps({"type": "rpc", "id": "1", "method": "add", "args": [1]}))
+            for other in clients:
+                while (state := _state(other.recv(20))) is None or state["count"] < number:
+                    pass
+        assert server.stop() == 0
+        for client in clients:
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    client.recv(20)
+            assert client.close_code == 1012
+        assert "Traceback" not in server.output and "on_close" not in server.output
+        server.start()
+        with connect(server.url.replace("http", "ws") + "/agents/room/workers", compression=None) as after:
+            while (state := _state(after.recv(20))) is None or len(state["names"]) < len(clients):
+                pass
+        assert set(state["names"]) <= {"left 1012", "left 1006"} and state["count"] == len(clients)
+
+
+def _state(data: str | bytes) -> dict[str, Any] | None:
+    frame = json.loads(data) if str(data).startswith("{") else {}
+    found: dict[str, Any] | None = frame.get("state")
+    return found

@@ -237,6 +237,7 @@ class App:
         try:
             if self._http is not None:
                 self._http.stop()
+                await self._http.left()
             if self._worker is not None:
                 self._worker.stop()
                 await asyncio.shield(self._worker.join())

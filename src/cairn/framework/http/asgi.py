@@ -57,6 +57,11 @@ class Http:
         if self.service is not None:
             self.service.stopping.set()
 
+    async def left(self) -> None:
+        """Once it stops: the clients of objects have left, or had a moment to."""
+        if self.service is not None:
+            await self.service.sockets.left()
+
     def close(self) -> None:
         self.service = None
 

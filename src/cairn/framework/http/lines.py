@@ -31,7 +31,7 @@ from cairn.framework.http.auth import Grant
 from cairn.framework.http.objects import Target
 from cairn.framework.http.problems import Problem
 from cairn.framework.http.service import Service
-from cairn.framework.http.sockets import FAILED, POLICY, TRY_LATER, Socket
+from cairn.framework.http.sockets import FAILED, GOODBYE_SECONDS, POLICY, TRY_LATER, Socket
 from cairn.runtime.connections import Connection
 from cairn.runtime.frames import Closed, Sent, StateFrame
 
@@ -52,7 +52,7 @@ async def converse(service: Service, socket: Socket, target: Target) -> None:
             await _Line(service, socket, attachment).run()
         finally:
             code, reason = socket.end or (1006, "")
-            await asyncio.shield(_leave(attachment, code, reason))
+            await asyncio.shield(_leave(service, attachment, code, reason))
 
 
 async def _attached(service: Service, socket: Socket, target: Target) -> Attachment | None:
@@ -73,11 +73,15 @@ async def _attached(service: Service, socket: Socket, target: Target) -> Attachm
     return None
 
 
-async def _leave(attachment: Attachment, code: int, reason: str) -> None:
+async def _leave(service: Service, attachment: Attachment, code: int, reason: str) -> None:
+    """The object has heard it. A server that stops does not wait for one that runs nowhere: whoever runs it next tells it."""
+    stopping = service.stopping.is_set()
     try:
-        await attachment.close(code, reason)
+        async with asyncio.timeout(GOODBYE_SECONDS if stopping else None):
+            await attachment.close(code, reason)
     except (CairnError, TimeoutError) as error:
-        logger.warning("%s: on_close was not called to its end: %s", attachment.address, error)
+        if not stopping:
+            logger.warning("%s: on_close was not called to its end: %s", attachment.address, error)
 
 
 async def greet(socket: Socket, attachment: Attachment, kind: str, name: str) -> None:
@@ -135,7 +139,8 @@ class _Line:
             if task in self._streams:
                 task.cancel()
         if self._work:
-            _, late = await asyncio.wait(self._work, timeout=self._service.limits.drain_seconds)
+            patience = GOODBYE_SECONDS if self._service.stopping.is_set() else self._service.limits.drain_seconds
+            _, late = await asyncio.wait(self._work, timeout=patience)
             for task in late:
                 task.cancel()
 

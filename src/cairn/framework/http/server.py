@@ -149,7 +149,7 @@ async def serve(
         finally:
             for each in (starting, *ending):
                 each.cancel()
-            _let_go(app)
+            await _let_go(app)
             serving.stop()
             await running
 
@@ -161,9 +161,10 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
         task.result()
 
 
-def _let_go(app: App) -> None:
-    """Nothing new begins: readers are sent away, and work is handed back while they go."""
+async def _let_go(app: App) -> None:
+    """Nothing new begins: readers are sent away, and work is handed back while they go; clients of objects before."""
     app.http.stop()
+    await app.http.left()
     if app.worker is not None:
         app.worker.stop()
 

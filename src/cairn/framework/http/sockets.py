@@ -182,6 +182,8 @@ class Sockets:
 
     def __init__(self) -> None:
         self._held: dict[tuple[Address, str], Socket] = {}
+        self._none = asyncio.Event()
+        self._none.set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -194,11 +196,20 @@ class Sockets:
         if before is not None and before.identity.name == socket.identity.name:
             before.finish(POLICY, "the same connection was opened again")
         self._held[key] = socket
+        self._none.clear()
         try:
             yield
         finally:
             if self._held.get(key) is socket:
                 del self._held[key]
+            if not self._held:
+                self._none.set()
+
+    async def left(self) -> None:
+        """All have left, or had a moment to: while their objects still run here, those hear it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._none.wait()
 
 
 @asynccontextmanager
