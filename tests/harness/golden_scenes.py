@@ -25,6 +25,7 @@ from cairn.harness.messages import Text, ToolSpec
 from cairn.harness.sandbox.protocol import ProcessInfo
 from cairn.harness.tools import Tool
 from cairn.runtime import records as r
+from cairn.runtime.files import Change
 from cairn.testing import Crash
 from cairn.testing.play import Client, settled
 from cairn.testing.scripted import Call, Fail, Meanwhile, Reply, Say, Stall, by_turn
@@ -425,15 +426,43 @@ def objects_by_hand() -> list[tuple[int, bytes]]:
     return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
 
 
+def files_by_hand() -> list[tuple[int, bytes]]:
+    """What becomes of an instance's files: made, written, moved, removed, more than one record holds; what a sandbox keeps."""
+    made = (
+        Change(id=2, kind="directory", parent=1, name="src", mode=0o755),
+        Change(id=3, kind="file", parent=2, name="main.py", mode=0o644, mtime=3.0, size=3, text="x=1"),
+        Change(id=4, kind="link", parent=1, name="link", mode=0o777, mtime=3.0, target="src/main.py"),
+        Change(id=5, kind="file", parent=1, name="data", mode=0o600, mtime=3.0, size=2, data=b"\xff\x00"),
+    )
+    large = Change(id=3, mtime=5.0, size=2_000_000, chunks=("a" * 64, "b" * 64))
+    batches: list[list[r.Record]] = [
+        [r.InstanceCreated(kind="worker", id="f", uid="inst_4", at=1.0)],
+        [r.InstanceClaimed(epoch=1, worker="w", at=2.0)],
+        [r.FilesChanged(at=3.0, base=0, changes=made)],
+        [r.FilesChanged(at=4.0, base=1, changes=(Change(id=2, name="lib"), Change(id=4, gone=True), Change(id=5, mode=0o644)))],
+        [r.FilesStaged(transaction="files_1", changes=(large,))],
+        [
+            r.FilesStaged(
+                transaction="files_1", changes=(Change(id=6, kind="file", parent=1, name="copy", mode=0o644, mtime=5.0),)
+            )
+        ],
+        [r.FilesChanged(at=5.0, base=2, staged="files_1"), h.SandboxRemembered(sandbox="virtual", value=b"\x92\xa1/\xc4\x00")],
+        [r.FilesStaged(transaction="files_2", changes=(Change(id=6, gone=True),))],
+        [h.SandboxRemembered(sandbox="virtual", value=b"")],
+    ]
+    return [(ordinal, r.encode(records)) for ordinal, records in enumerate(batches)]
+
+
 #: Histories that nothing wrote but this file.
 BY_HAND = {
+    "files": ("An instance's files, and what a sandbox wants to find again.", files_by_hand),
     "objects": ("Handlers of objects: calls, state, storage, clients, sub-objects.", objects_by_hand),
     "vocabulary": ("The records that no agent writes yet.", by_hand),
     "platform": ("Waits, retries, questions, schedules, and what people say to fibers.", platform_by_hand),
 }
 
 #: Those of them that no conversation can have: they have no messages to tell.
-OF_OBJECTS = frozenset({"platform", "objects"})
+OF_OBJECTS = frozenset({"platform", "objects", "files"})
 
 
 def main() -> None:

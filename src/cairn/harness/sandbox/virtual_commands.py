@@ -94,7 +94,7 @@ class _Command:
             known = hint in _CONVERSIONS or (hint is bool and parameter.kind is parameter.KEYWORD_ONLY)
             if not known or parameter.kind is parameter.VAR_KEYWORD:
                 raise UsageError(
-                    f"virtual(commands={{{name!r}: …}}): parameter {parameter.name!r} is {hint}; a command's parameters are str, "
+                    f"virtual(commands={{{name!r}: …}}): parameter {parameter.name!r} is {hint}; parameters are str, "
                     f"int or float, and bool for a flag (keyword-only); 'stdin' and 'cwd' are filled in"
                 )
             self._parameters.append(parameter.replace(annotation=hint))
