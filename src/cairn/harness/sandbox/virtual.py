@@ -136,6 +136,7 @@ class VirtualSandbox:
         self._place = place
         self.workspace = workspace
         self.factory = factory
+        self.capabilities = Capabilities("virtual", "listed" if factory.network else "none", background=False, has_system=False)
         self.pool = pool
         self.shell = _shell_of(place.recall)
         self.is_closed = False
@@ -145,11 +146,6 @@ class VirtualSandbox:
     @property
     def is_hermetic(self) -> bool:
         return self.factory.is_hermetic
-
-    @property
-    def capabilities(self) -> Capabilities:
-        network = "none" if self.factory.network is None else "listed"
-        return Capabilities(isolation="virtual", network=network, background=False, has_system=False)
 
     @property
     def about_shell(self) -> str:
