@@ -45,14 +45,6 @@ MUTATIONS = [
         tests=(attempt("key rings"), attempt("tracing a child of one's own")),
     ),
     Mutation(
-        name="terminals cannot be typed into",
-        promise="X2",
-        file=f"{SANDBOX}/seccomp.py",
-        old="lines += _by_argument(table.ioctl, 1, inputs)",
-        new="lines += []",
-        tests=(attempt("typing into a terminal", "root"),),
-    ),
-    Mutation(
         name="Landlock names what can be read",
         promise="X2",
         file=f"{SANDBOX}/confinement.py",
@@ -91,10 +83,7 @@ MUTATIONS = [
         file=BUBBLEWRAP,
         old='["--disable-userns", "--die-with-parent", "--new-session"',
         new='["--disable-userns", "--new-session"',
-        tests=(
-            f"{SURVIVORS}::test_nothing_outlives_what_watches_over_it[bubblewrap]",
-            f"{SURVIVORS}::test_what_a_command_leaves_behind_ends_with_it",
-        ),
+        tests=(f"{SURVIVORS}::test_nothing_outlives_what_watches_over_it[all at once]",),
     ),
     # --- paths
     Mutation(

@@ -102,7 +102,7 @@ def test_nothing_outlives_a_worker_that_was_killed(tmp_path: Path, backend: str)
     gone(name)
 
 
-@pytest.mark.parametrize("whom", ["the supervisor", "bubblewrap"])
+@pytest.mark.parametrize("whom", ["the supervisor", "bubblewrap", "all at once"])
 def test_nothing_outlives_what_watches_over_it(tmp_path: Path, whom: str) -> None:
     """X2: not even when the watcher itself is killed: its death is the kernel's order to kill the namespace."""
     worker, supervisor, name = start(tmp_path, "bubblewrap", "sleep 60 # " + whom)
@@ -111,7 +111,11 @@ def test_nothing_outlives_what_watches_over_it(tmp_path: Path, whom: str) -> Non
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         victim = int(children[0])
 
+    if whom == "all at once":  # nobody is left who could find and end what remains
+        worker.send_signal(signal.SIGSTOP)
     os.kill(victim, signal.SIGKILL)
+    if whom == "all at once":
+        worker.kill()
 
     gone(name)
     worker.kill()
