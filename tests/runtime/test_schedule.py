@@ -167,6 +167,34 @@ def test_cron_runs_at_its_local_times_over_a_change_of_the_clocks() -> None:
     assert play(method, body) == ["Sat 09:00", "Sun 09:00", "Mon 09:00"]
 
 
+def test_jitter_spreads_one_time_of_many_objects_and_keeps_each_ones_beat() -> None:
+    """L4: ten objects, one cron: each is late by a part of its own, less than the jitter and the same every hour; its fibers are
+    told the time that was meant, and none is missed, nor too late for `skip`."""
+    called: dict[str, list[float]] = {}
+
+    async def method(fiber: Fiber) -> None:
+        assert fiber.occurrence is not None
+        late = fiber.instance.clock.wall() - fiber.occurrence
+        called.setdefault(fiber.instance.address.id, []).append(late)
+
+    async def body(stage: Stage) -> Any:
+        for number in range(10):
+            timing = cron("0 * * * *", jitter="20m", missed="skip")
+            await stage.client.schedule(f"o{number}", timing, "run", key="hourly")
+        await stage.client.schedule("once", after("1h", jitter="1h"), "run")
+        await stage.sleep(3 * 3600 + 20 * 60)
+        return await runs(stage, "o3")
+
+    meant = play(method, body)
+
+    [once] = called.pop("once")
+    assert 0 <= once < 3600
+    assert [(START + each) % 3600 for each in meant] == [0.0] * 3
+    assert all(len(late) == 3 and max(late) - min(late) < 0.1 for late in called.values())
+    assert all(0 <= late[0] < 1200 for late in called.values())
+    assert len({round(late[0]) for late in called.values()}) == 10
+
+
 def test_something_that_happens_once_happens_once() -> None:
     """L4, S6: also when it is scheduled twice under one key; another body is a conflict."""
 

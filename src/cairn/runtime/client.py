@@ -270,7 +270,7 @@ class Client:
         record = r.ScheduleRequested(
             name=name,
             method=method,
-            when=r.When(at=first, tz=timing.when.tz) if once else timing.when,
+            when=r.When(at=first, tz=timing.when.tz, jitter=timing.when.jitter) if once else timing.when,
             at=now,
             first=first,
             arguments=as_json(f"the arguments of '{method}'", arguments),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cairn.runtime.application import Application
-from cairn.runtime.schedule_state import ScheduleState
+from cairn.runtime.schedule_state import ScheduleState, lag
 from cairn.runtime.state import FiberState, Phase, RuntimeState, backoff_seconds
 
 #: The wake time of something that can run at once.
@@ -45,13 +45,15 @@ def _may_fire(schedule: ScheduleState, application: Application) -> bool:
 
 def due_schedules(runtime: RuntimeState, application: Application, now: float) -> list[ScheduleState]:
     """Those with an occurrence to be dealt with, the earliest first."""
-    found = [each for each in runtime.schedules.values() if each.next <= now and _may_fire(each, application)]
+    every = runtime.schedules.values()
+    found = [each for each in every if each.next + lag(each, runtime.uid) <= now and _may_fire(each, application)]
     return sorted(found, key=lambda schedule: schedule.next)
 
 
 def next_occurrence(runtime: RuntimeState, application: Application) -> float | None:
     """When the next schedule is due; None: when a run that holds one up has settled, or somebody makes one."""
-    return min((each.next for each in runtime.schedules.values() if _may_fire(each, application)), default=None)
+    may = (each for each in runtime.schedules.values() if _may_fire(each, application))
+    return min((each.next + lag(each, runtime.uid) for each in may), default=None)
 
 
 def next_wake(runtime: RuntimeState, application: Application, *, after: float) -> float | None:

@@ -310,6 +310,8 @@ class When(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float | None = None
     cron: str = ""
     tz: str = ""
+    jitter: float = 0.0
+    """Seconds by which it may be dealt with later: a part of them that is the schedule's own, the same every time."""
 
 
 Missed = Literal["once", "each", "skip"]

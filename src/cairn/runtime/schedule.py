@@ -20,7 +20,7 @@ import msgspec
 
 from cairn.errors import UsageError
 from cairn.runtime import records as r
-from cairn.runtime.schedule_state import ScheduleState
+from cairn.runtime.schedule_state import ScheduleState, lag
 from cairn.runtime.settings import SCHEDULE_LATE_SECONDS, SCHEDULE_SECONDS_MIN
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -36,6 +36,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     `missed`: what becomes of occurrences while nothing ran: "once" (the last of them), "each", or "skip". `overlap`: a run
     may begin while the last one goes on. `retry`: what happens when a run fails; after its tries it is a dead letter.
+    `jitter`, a duration: occurrences are dealt with up to so much later, those of one schedule always by the same part of it.
     For an agent: `message` is what it is told, `id` which conversation, `key` the schedule's name there.
     """
 
@@ -99,9 +100,15 @@ def cron(expression: str, *, tz: str = "UTC", **options: object) -> Timing:
 
 
 def _timing(when: r.When, options: dict[str, object]) -> Timing:
+    if "jitter" in options:
+        options = dict(options)
+        jitter = seconds(options.pop("jitter"))  # type: ignore[arg-type]
+        if jitter < 0:
+            raise UsageError(f"jitter={jitter:g}: it makes later, not earlier; give a duration of 0 or more")
+        when = msgspec.structs.replace(when, jitter=jitter)
     unknown = [name for name in options if name not in Timing.__struct_fields__ or name in ("when", "after_seconds")]
     if unknown:
-        raise UsageError(f"a schedule has no option {unknown[0]!r}; it has: missed, overlap, retry, message, id, key")
+        raise UsageError(f"a schedule has no option {unknown[0]!r}; it has: missed, overlap, retry, jitter, message, id, key")
     if options.get("missed", "once") not in ("once", "each", "skip"):
         raise UsageError(f"missed={options['missed']!r}: use 'once', 'each' or 'skip'")
     return Timing(when=when, **options)  # type: ignore[arg-type]
@@ -190,7 +197,7 @@ def occurrence_id(uid: str, name: str, occurrence: float) -> str:
 
 def fire(schedule: ScheduleState, uid: str, now: float, *, knows: Callable[[str], bool]) -> list[r.Record]:
     """The batch that deals with a schedule that is due. `knows`: a fiber of that id was accepted before."""
-    found = firing(schedule, now)
+    found = firing(schedule, max(schedule.next, now - lag(schedule, uid)))
     id = occurrence_id(uid, schedule.name, found.occurrence)
     runs = found.runs and not knows(id)
     fired = r.ScheduleFired(

@@ -7,6 +7,7 @@ or none, whoever owns the instance.
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -47,6 +48,13 @@ class ScheduleState(msgspec.Struct, omit_defaults=True):
     def is_held(self) -> bool:
         """It waits for its last fiber, because its runs do not overlap."""
         return bool(self.active) and not self.overlap
+
+
+def lag(schedule: ScheduleState, uid: str) -> float:
+    """Seconds after its time at which an occurrence is dealt with: one time of many objects is not one moment."""
+    if not schedule.when.jitter:
+        return 0.0
+    return schedule.when.jitter * zlib.crc32(f"{uid} {schedule.name}".encode()) / 2**32
 
 
 def requested(state: RuntimeState, record: r.ScheduleRequested, ordinal: int) -> None:
