@@ -165,7 +165,8 @@ class WorkspaceError(CairnError, OSError):
 
 
 class WorkspaceFull(WorkspaceError):
-    """The workspace's quota of bytes or files (EDQUOT). Nothing of the change was done; remove something, or raise the quota."""
+    """The workspace's quota of bytes or files (EDQUOT). Nothing of the change was done; remove something, or raise the
+    quota."""
 
 
 class ObjectError(CairnError):

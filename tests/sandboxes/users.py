@@ -1,7 +1,7 @@
 """Running a program of the tests as another user than root, where the tests are root.
 
-The interpreter and the code may lie in a directory that only root may enter (a clone in its home): then the system's Python of the
-same version and a copy of what is needed are used, in a directory that everybody may read.
+The interpreter and the code may lie in a directory that only root may enter (a clone in its home): then the system's Python of
+the same version and a copy of what is needed are used, in a directory that everybody may read.
 """
 
 from __future__ import annotations

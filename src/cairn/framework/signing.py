@@ -1,7 +1,8 @@
 """The secret of an installation: what the state of programs is signed with, so that nobody's bytes are taken for our own.
 
-Laws. It is made when it is first needed, is readable by the owner alone, and never leaves the process. All replicas of one store
-have to have the same: say it in the environment there. With another one nothing is lost: states are made again from the log.
+Laws. It is made when it is first needed, is readable by the owner alone, and never leaves the process. All replicas of one
+store have to have the same: say it in the environment there. With another one nothing is lost: states are made again from the
+log.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ def call_agent(app: Callable[[], App], *agents: str, name: str = "call_agent") -
 def workflow_tools(cls: type[Workflow], app: Callable[[], App]) -> list[Tool]:
     """Tools with which an agent authors, starts, watches and ends workflows of this kind, and nothing else.
 
-    A workflow that an agent starts belongs to the agent's tenant; its id begins with the conversation's, so that conversations do
-    not meet (S12).
+    A workflow that an agent starts belongs to the agent's tenant; its id begins with the conversation's, so that conversations
+    do not meet (S12).
     """
 
     def stub(ctx: Context[Any], id: str) -> Any:
