@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.objects.rooms import Room
 from tests.test_import_cost import loaded
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -71,7 +72,7 @@ class Place:
 def served(main: Callable[[Place], Awaitable[None]], limits: HttpLimits | None = None, *, connections_max: int = 2_000) -> None:
     async def run() -> None:
         given = limits or HttpLimits()
-        app = App(agents=[Agent("echo", model=ScriptedModel(["x"]))], store=":memory:", limits=given)
+        app = App(agents=[Agent("echo", model=ScriptedModel(["x"]))], objects=[Room], store=":memory:", limits=given)
         listener = listen("127.0.0.1", 0, given)
         async with app:
             server = Serving(app, app.http.limits, connections_max)
@@ -404,10 +405,11 @@ _FRAMES = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@pytest.mark.parametrize("kind", [b"echo", b"room"])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(sent=_FRAMES)
-def test_no_bytes_break_the_server(sent: list[bytes]) -> None:
-    """X7: whatever comes after the handshake, the server goes on, and nothing is an error of ours."""
+def test_no_bytes_break_the_server(kind: bytes, sent: list[bytes]) -> None:
+    """X7: to an agent or an object: whatever comes after the handshake, the server goes on, and nothing is an error of ours."""
     seen: list[logging.LogRecord] = []
 
     class Catch(logging.Handler):
@@ -415,7 +417,7 @@ def test_no_bytes_break_the_server(sent: list[bytes]) -> None:
             seen.append(record)
 
     async def main(place: Place) -> None:
-        async with place.raw() as (reader, writer):
+        async with place.raw(HANDSHAKE.replace(b"echo", kind)) as (reader, writer):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"".join(sent) + masked(0x88, struct.pack("!H", 1000)))
             await asyncio.wait_for(reader.read(-1), PATIENCE_SECONDS) if not _may_wait(sent) else None
