@@ -222,7 +222,8 @@ def test_who_answers_is_whom_the_token_names() -> None:
             assert (await said(tokens["mallory"], {**body, "by": "ann"})).error == "invalid_request"
             assert (await said(tokens["ann"], {**body, "digest": "sha256:0"})).error == "answer_conflict"
             assert (await said(tokens["ann"], {**body, "call": "call_9"})).error == "question_not_found"
-            assert (await said(tokens["ann"], {**body, "answer": "perhaps"})).error == "invalid_request"
+            for wrong in ("perhaps", {}, None, 7):
+                assert (await said(tokens["ann"], {**body, "answer": wrong})).error == "invalid_request"
             assert (await said(tokens["ann"], {**body, "answer": "output"})).error == "invalid_request"
             assert await app.conversation("shop", "1").questions() == [question]
             accepted = await said(tokens["ann"], body)

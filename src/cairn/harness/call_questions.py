@@ -64,8 +64,10 @@ class CallQuestions:
     def _over(self) -> list[CallState]:
         """Those whose wait is over, which the log does not say yet."""
         attempt, control = self._attempt, self._attempt.conversation.control
-        joinable, fiber, now = recovery.joining(control, attempt.instance.runtime), attempt.fiber.state, attempt.now()
         asking = [call for call in control.calls if call.status is CallStatus.AWAITING]
+        if not asking:
+            return []
+        joinable, fiber, now = recovery.joining(control, attempt.instance.runtime), attempt.fiber.state, attempt.now()
         return [call for call in asking if recovery.wait_of(call, fiber, now, joinable) == "over"]
 
     def ended(self, control: Control | None = None) -> set[str]:

@@ -78,7 +78,7 @@ async def answer(service: Service, request: Request, send: Send) -> None:
 
 def _check(given: dict[str, Any]) -> None:
     kind = given.get("answer")
-    if kind not in _FIELDS or not all(isinstance(given.get(name), str) for name in ("call", "digest")):
+    if not all(isinstance(given.get(name), str) for name in ("call", "digest", "answer")) or kind not in _FIELDS:
         raise problems.invalid_request(_SHAPE)
     unknown = sorted(given.keys() - {"call", "digest", "answer", *_FIELDS[kind]})
     if unknown:
