@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from tests.harness import golden
+from tests.harness.golden_real import REAL
 from tests.harness.playing import Scene, die, saying, scene
 
 from cairn import Agent, Context, Image, Limits, Stopping, ToolError, ToolResult, Turn
@@ -476,7 +477,7 @@ def main() -> None:
         hears, stops = bool(done.agent.message_hooks), bool(done.agent.stop_hooks)
         golden.write(path, golden.make(about, batches, hears=hears, stops=stops))
         print(f"recorded {path.name}")
-    for name, (about, batches_of) in BY_HAND.items():
+    for name, (about, batches_of) in (REAL | BY_HAND).items():
         path = golden.FOLDER / f"{name}.json"
         if not path.exists():
             golden.write(path, golden.make(about, batches_of()))

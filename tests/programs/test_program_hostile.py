@@ -55,7 +55,11 @@ def test_no_program_hurts_the_host_or_reads_anything(checked: bool, tmp_path: Pa
                 else:
                     assert failure[0] in KINDS and failure[1].strip(), (kind, text, came)
                     assert len(failure[1]) <= MESSAGE_CHARACTERS_MAX + 10, (kind, text)
-                    assert str(Path(__file__).parents[2]) not in failure[1] and "site-packages" not in failure[1], (kind, text, failure)
+                    assert str(Path(__file__).parents[2]) not in failure[1] and "site-packages" not in failure[1], (
+                        kind,
+                        text,
+                        failure,
+                    )
                     found[failure[0]] += 1
                 if number % 25 == 0:
                     assert (await run(client, "1 + 1", id="good"))["value"] == 2, (kind, text)

@@ -182,8 +182,8 @@ class EventStream:
             yield TurnCompleted(offset=offset, submission=self._submission, turn=turn)
 
 
-#: Fibers that are nobody's message: hooks after one, and rewinds.
-_BESIDE = ("after_", "rew_")
+#: Fibers that are nobody's message: hooks after one, rewinds, and the programs of calls.
+_BESIDE = ("after_", "rew_", "program:")
 
 
 def _accepted(self: EventStream, record: r.FiberAccepted, offset: int) -> Iterator[Event]:
@@ -315,7 +315,7 @@ def _settled(self: EventStream, record: r.FiberSettled, offset: int) -> Iterator
         offset=offset,
         submission=record.fiber,
         outcome=record.outcome,
-        text=result["text"] if isinstance(result, dict) else "",
+        text=str(result.get("text", "")) if isinstance(result, dict) else "",
         error=record.error,
         answered_by=record.answered_by,
     )
