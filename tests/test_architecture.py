@@ -181,8 +181,10 @@ ONLY: dict[str, tuple[str, ...]] = {
     "anthropic": MODELS,
     "openai": MODELS,
     "google": MODELS,
-    "httpx": (*MODELS, "framework/channels/", "client/"),
-    "httpx2": MODELS,
+    # An OpenAPI document is offered to programs by the one file that asks the service.
+    "httpx": (*MODELS, "framework/channels/", "client/", "harness/openapi_module"),
+    "mcp": ("harness/mcp_module",),
+    "httpx2": (*MODELS, "harness/mcp_module"),
     "starlette": ("framework/",),
     "uvicorn": ("framework/",),
     "argparse": ("framework/cli/",),
@@ -207,7 +209,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 #: Cost more than everything of ours, tens of milliseconds and up: imported when they are used, not before.
 HEAVY = (
     "pydantic_ai", "genai_prices", "anthropic", "openai", "google", "httpx", "httpx2", "apsw", "rich", "uvicorn", "websockets",
-    "yaml", "bashkit", "asyncssh", "e2b", "daytona", "modal", "pydantic_monty", "dulwich", "fsspec",
+    "yaml", "bashkit", "asyncssh", "e2b", "daytona", "modal", "pydantic_monty", "dulwich", "fsspec", "mcp",
 )  # fmt: skip
 
 #: Files written against one heavy library may import it at their top; then nobody may import *them* at theirs.
@@ -330,6 +332,11 @@ PURE = (
     "runtime/fiber_state.py",
     "runtime/schedule_state.py",
     "runtime/waits.py",
+    "runtime/record.py",
+    "runtime/object_records.py",
+    "runtime/connection_state.py",
+    "runtime/sub_objects.py",
+    "runtime/object_state.py",
     "runtime/files.py",
     "runtime/files_changes.py",
     "runtime/files_glob.py",
