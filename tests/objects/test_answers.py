@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from tests.harness.playing import Scene, scene, told
 from tests.objects.answer_scenarios import BY_NAME, WHERE
@@ -20,6 +21,7 @@ from cairn.harness.client_tool import client_tool
 from cairn.harness.events import CallAsked, ToolCompleted, ToolStarted
 from cairn.harness.handle import ConversationHandle
 from cairn.harness.messages import ToolSpec
+from cairn.harness.sizes import BATCH_BYTES_MAX, batches
 from cairn.runtime import records as r
 from cairn.runtime.settings import ANSWER_SECONDS
 from cairn.testing.play import play, settled
@@ -372,6 +374,23 @@ def test_a_run_that_every_call_ends_is_ended_by_an_approved_one_too() -> None:
     assert len(done.requests) == 1 and done.outcomes == ["completed: "]
 
 
+def test_a_question_is_never_parted_from_its_wait_however_full_a_batch_is() -> None:
+    """S2, L1: where the two would not fit behind what stands before them, both go into the next batch: a question without its
+    wait would never be answered, and its submission never rest."""
+    done = scene([Call("pay")], "Paid.", define=paying(), client=answering(approve))
+    pair = [record for record in done.records if isinstance(record, (h.ToolAwaiting, r.FiberWaiting))]
+    parted = 0
+
+    for room in range(0, 1_200, 20):
+        before = h.ToolProgress(call="x", text="")
+        filler = msgspec.structs.replace(before, text="x" * (BATCH_BYTES_MAX - room - len(r.encode([before]))))
+        made = batches([filler, *pair])
+        parted += len(made) > 1
+        assert [type(record) for record in made[-1]][-2:] == [h.ToolAwaiting, r.FiberWaiting], room
+
+    assert 20 < parted < 60
+
+
 # --- what ends it otherwise -------------------------------------------------------------------------------------------------
 
 
@@ -460,8 +479,6 @@ def test_followers_are_told_what_is_asked_and_who_gave_leave() -> None:
 )  # fmt: skip
 def test_people_see_a_call_that_waits_and_what_became_of_it(name: str, states: list[str]) -> None:
     """L5: one data part a question, in the answer's message, with what an answer has to name."""
-    import msgspec
-
     run = play(BY_NAME[name].agent, BY_NAME[name].client)
     lines = [line for log in run.logs for row in log.rows for line in row.batch.chunks.split(b"\n") if line]
     parts = [chunk for chunk in map(msgspec.json.decode, lines) if str(chunk.get("name", "")).startswith("question:")]

@@ -13,8 +13,8 @@ from cairn.runtime import records as r
 BATCH_BYTES_MAX = 1_000_000
 
 
-#: Records of what a call changed: in the batch of its outcome, or not at all.
-_EFFECTS = (r.StateChanged, r.FilesChanged, SandboxRemembered)
+#: Records of what a call changed: in the batch of its outcome, or not at all. And the wait of a question, in the batch of that.
+_EFFECTS = (r.StateChanged, r.FilesChanged, SandboxRemembered, r.FiberWaiting)
 
 
 def encoded_bytes(text: str) -> int:
@@ -34,7 +34,7 @@ def shortened(text: str, bytes_max: int) -> str:
 
 def batches(records: Sequence[r.Record]) -> list[Sequence[r.Record]]:
     """The records in batches that fit, in order: one, as good as always. What a call changed of the state and of the files
-    stays with the record before it, its outcome."""
+    stays with the record before it, its outcome; and a wait with its question."""
     if len(r.encode(records)) <= BATCH_BYTES_MAX:
         return [records]
     made: list[list[r.Record]] = []
