@@ -133,7 +133,7 @@ class LiveCall:
         await self._append([h.ToolProcess(call=self._call, process=process)], Durability.DELTA)
 
     async def step(self, name: str, callback: Callable[[], Any], *, repeat: str = "safe") -> Any:
-        return await self._fiber.step(name, callback, repeat=repeat, scope=self._call)  # type: ignore[arg-type]
+        return await self._fiber.step(name, callback, repeat=repeat, scope=self._call)  # type: ignore[call-overload]
 
     async def run_sync(self, callback: Callable[[], Any]) -> Any:
         return await self._run_sync(callback)

@@ -183,7 +183,7 @@ class _ProgramCall(LiveCall):
 
     async def step(self, name: str, callback: Any, *, repeat: str = "safe") -> Any:
         scope = f"{self._function_call.name}\x1e"
-        return await self._fiber.step(name, callback, repeat=repeat, scope=scope)  # type: ignore[arg-type]
+        return await self._fiber.step(name, callback, repeat=repeat, scope=scope)  # type: ignore[call-overload]
 
 
 # --- what the model is told ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -25,7 +25,7 @@ from cairn.runtime.instance import Instance
 from cairn.runtime.parking import Parking
 from cairn.runtime.settings import ANSWER_SECONDS, FIBER_NAMES_MAX
 from cairn.runtime.state import Came, FiberState
-from cairn.runtime.step import Step, StepRepeat, Try, run_step
+from cairn.runtime.step import Step, StepRepeat, run_step
 
 T = TypeVar("T")
 
@@ -59,6 +59,19 @@ class Verdict:
     outcome: r.Outcome
     result: Any = None
     error: str = ""
+
+
+class StepOptions(TypedDict, total=False):
+    """What `Fiber.step` takes beside the name and the callback; what each means is said there."""
+
+    repeat: StepRepeat
+    scope: str
+    type: Any
+    retry: r.Retry | None
+    timeout: float | None
+    announce: bool
+    also: Callable[[], Sequence[r.Record]]
+    blobs: Callable[[], Sequence[str]]
 
 
 class Fiber:
@@ -113,10 +126,16 @@ class Fiber:
         with self.parking.working():
             await self.instance.together.append([r.FiberStashed(fiber=self.id, value=as_json("what was stashed", value))])
 
+    @overload
+    async def step(self, name: str, callback: Callable[..., Awaitable[T]], **how: Unpack[StepOptions]) -> T: ...
+
+    @overload
+    async def step(self, name: str, callback: Callable[..., T], **how: Unpack[StepOptions]) -> T: ...
+
     async def step(
         self,
         name: str,
-        callback: Callable[[], Awaitable[T] | T] | Callable[[Try], Awaitable[T] | T],
+        callback: Callable[..., Any],
         *,
         repeat: StepRepeat = "safe",
         scope: str = "",
@@ -126,7 +145,7 @@ class Fiber:
         announce: bool = False,
         also: Callable[[], Sequence[r.Record]] = tuple,
         blobs: Callable[[], Sequence[str]] = tuple,
-    ) -> T:
+    ) -> Any:
         """Run `callback` once and record its result; when the step is known, the record answers instead.
 
         *Durable* when it returns. *Idempotent* by (fiber, scope, name). A `safe` step that was running when its process
@@ -142,7 +161,7 @@ class Fiber:
         """
         self._take("step", f"{scope}\x1f{name}", name)
         found = await run_step(self, Step(name, callback, repeat, scope, retry, timeout, announce, also, blobs))
-        return msgspec.json.decode(found, type=type)  # type: ignore[no-any-return]
+        return msgspec.json.decode(found, type=type)
 
     def key(self, name: str, scope: str = "") -> str:
         """The idempotency key of a keyed step: the same at every repeat, different for every other step anywhere."""
