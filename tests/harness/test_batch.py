@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from cairn.harness.batch import startable
 from cairn.harness.submission import CallState, CallStatus
 from cairn.testing import every_choice
@@ -33,6 +35,7 @@ def may_begin(calls: Calls, place: int) -> bool:
     return before and not any(call.status is CallStatus.CALLED and clashes(call, calls[place]) for call in calls[place + 1 :])
 
 
+@pytest.mark.slow
 def test_p5_every_batch_of_four_in_every_state() -> None:
     """P5: what begins is planned, is in source order, clashes with nothing unfinished before it, keeps to the limit; and
     nothing that could begin is left waiting while there is room."""

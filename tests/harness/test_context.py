@@ -82,6 +82,7 @@ def test_p26_what_was_sent_is_sent_again_byte_for_byte() -> None:
     assert len(done.requests) == 5
 
 
+@pytest.mark.slow
 def test_p26_and_across_every_crash() -> None:
     """P26, S3: a process that knows only the log sends the same bytes."""
     client = saying("one", "two")

@@ -87,6 +87,7 @@ def programs(folder: Path, ripgrep: str | None = None) -> dict[str, str]:
     return {"PATH": str(folder)}
 
 
+@pytest.mark.slow
 def test_both_searchers_show_the_same(tmp_path: Path) -> None:
     """P27: ripgrep where it is, Python where it is not: same files, same order, same lines, same notes."""
     answer = tmp_path / "answer"
