@@ -77,6 +77,10 @@ class Attachment:
         self._queue.append((frame, frame.state if isinstance(frame, StateFrame) else None))
         self._news.set()
 
+    async def caught_up(self) -> None:
+        """What the log said at the call is in `frames`: whoever answers a call then is not ahead of what the call changed."""
+        await self._objects.caught_up(self.address)
+
     def apply(self, record: r.Record, state: msgspec.Raw | None) -> None:
         """One record of the log, in order; `state` is the whole state after its row, if the row changed it."""
         connection = self.connection

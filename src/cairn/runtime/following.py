@@ -46,6 +46,7 @@ class Following:
         self._fold = Fold(application, 0, address)
         self._attachments: list[Attachment] = []
         self._pending: list[tuple[int, Sequence[r.ObjectSent]]] = []
+        self._progress = asyncio.Event()
         self._starting: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -94,6 +95,16 @@ class Following:
         self._flush()
         return True
 
+    async def caught_up(self) -> None:
+        """What was in the log at the call has been handed over; at once when nothing follows any more."""
+        row = await self._store.instance(self._fold.n) if self._fold.n else None
+        while row is not None and self._fold.head < row.head and not self.is_closed:
+            await self._progress.wait()
+
+    def _moved(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
     async def close(self) -> None:
         """It has stopped."""
         self._end()
@@ -103,6 +114,7 @@ class Following:
     def _end(self) -> None:
         if not self.is_closed:
             self.is_closed = True
+            self._moved()
             self._forget(self._address)
             if self._task is not None:
                 self._task.cancel()
@@ -133,6 +145,7 @@ class Following:
             async for row in log.read(self._store, self._fold.n, self._fold.head):
                 await self._apply(row)
                 self._flush()
+                self._moved()
             await self._store.changed(self._fold.n, self._fold.head)
 
     async def _begin(self) -> bool:
@@ -176,6 +189,7 @@ class Following:
             attachment.opened.set()
         self._forget(self._address)
         self.is_closed = True
+        self._moved()
 
     def _shown(self) -> msgspec.Raw | None:
         application = self._application

@@ -234,6 +234,12 @@ class Objects:
         following = self._following.get(attachment.address)
         return following is not None and following.remove(attachment)
 
+    async def caught_up(self, address: Address) -> None:
+        """The sockets of this process have been handed what the object's log said at the call."""
+        following = self._following.get(address)
+        if following is not None:
+            await following.caught_up()
+
     def deliver(self, address: Address, after: int, sent: Sequence[r.ObjectSent]) -> bool:
         """Hand frames without a record to the sockets they are for, behind the row `after`; False: not all of them are here."""
         following = self._following.get(address)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -211,11 +212,18 @@ class _Line:
                 value = msgspec.Raw(b"null")
             else:
                 value = await self._attachment.call(call.method, arguments)
-            await self._socket.send(frames.result(call.id, value))
+            await self._answer(frames.result(call.id, value))
         except Problem as problem:
             await self._socket.send(frames.error(call.id, problem.details))
         except Exception as error:
             await self._socket.send(frames.error(call.id, self._told(error, call.method)))
+
+    async def _answer(self, frame: str) -> None:
+        """The frame leaves behind everything the call has changed, whatever process made it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._attachment.caught_up()
+        self._attachment.put(Sent(frame))
 
     def _told(self, error: Exception, what: str) -> str:
         """The words a client gets: those of the object and of the call as they are, ours under a reference."""
