@@ -241,3 +241,22 @@ def test_the_check_lists_every_problem_and_fails(
     assert json.loads(line)["skills"][0]["name"] == "good"
     assert main(["skills", "check", "nowhere"]) == 2
     assert "there is no directory 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_conversation_is_told_once_which_skills_its_directory_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Found when it opens, a line each, recorded; what is wrong or in conflict is left out, and the server's log says so."""
+    home = tmp_path / "home"
+    for name, text in {
+        "good": "---\nname: good\ndescription: Good.\n---\nYes.\n",
+        "refunds": "---\nname: refunds\ndescription: Theirs.\n---\nNo.\n",
+    }.items():
+        (home / ".agents/skills" / name).mkdir(parents=True)
+        (home / ".agents/skills" / name / "SKILL.md").write_text(text)
+    agent = scripted(C("read", {"path": ".agents/skills/good/SKILL.md"}), "Done.", sandbox=local(home), skills=[REFUNDS])
+
+    first, second = talk(agent, tmp_path)
+
+    assert "- good: Good. (.agents/skills/good/SKILL.md)" in first.system and "Theirs." not in first.system
+    assert first.system == second.system
+    assert results(second)[0].endswith("Yes.")
+    assert "the agent has a skill 'refunds' of its own" in caplog.text

@@ -190,6 +190,10 @@ class Agent(Generic[S]):
             self._skills = load_skills(self._given_skills, beside=self.place.rpartition(":")[0]) if self._given_skills else ()
         return self._skills
 
+    @property
+    def skill_names(self) -> tuple[str, ...]:
+        return tuple(each.name for each in self.skills)
+
     # --- definition -------------------------------------------------------------------------------------------------
 
     @overload

@@ -128,7 +128,7 @@ class AgentApplication:
             return
         sandbox, tools = await self._sandbox(fiber)
         is_new = fiber.instance.state.head is None
-        guidance = await read_guidance(sandbox) if sandbox is not None and is_new else ""
+        guidance = await read_guidance(sandbox, self.agent.skill_names) if sandbox is not None and is_new else ""
         loop = Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent, guidance)
         try:
             await loop.run()
