@@ -113,7 +113,7 @@ class Mirror:
                 await asyncio.to_thread(self._mkdir, path)
         else:
             digest = self._laid[path] = await self._digest_of(draft, entry, digests)
-            if there is None or await asyncio.to_thread(self._digest_at, path, there) != digest:
+            if there is None or await self._digest_at(path, there) != digest:
                 await self._copy_out(draft, path, entry)
 
     async def _digest_of(self, draft: Draft, entry: Entry, digests: dict[str, str]) -> str:
@@ -160,7 +160,7 @@ class Mirror:
         """The draft is as the directory. *Raises* WorkspaceError, WorkspaceFull, SandboxError (a name that no workspace can
         have, a directory that cannot be read); then a part of the changes may be in the draft."""
         there = {entry.path[1:]: entry for entry in draft.walk("/")}
-        seen = await asyncio.to_thread(self._look)
+        tick, seen = await asyncio.to_thread(lambda: (self._tick(), self._look()))
         for path in sorted(set(there) - set(seen), key=len):
             if draft.lstat("/" + path) is not None:
                 await draft.remove("/" + path, recursive=True)
@@ -170,7 +170,7 @@ class Mirror:
                 await draft.remove("/" + path, recursive=True)
                 entry = None
             await self._take(draft, path, found, entry)
-        await asyncio.to_thread(self._note)
+        self._note(tick, seen)
 
     async def _take(self, draft: Draft, path: str, found: Seen, entry: Entry | None) -> None:
         name = "/" + path
@@ -185,7 +185,7 @@ class Mirror:
             if entry is None:
                 await draft.mkdir(name, mode=found.mode & 0o777)
         else:
-            digest = await asyncio.to_thread(self._digest_at, path, found)
+            digest = await self._digest_at(path, found)
             if entry is None or self._laid.get(path) != digest:
                 self.copied += 1
                 await draft.write(name, self._pieces(path), mode=found.mode & 0o777)
@@ -240,11 +240,15 @@ class Mirror:
                 finally:
                     os.close(below)
 
-    def _digest_at(self, path: str, seen: Seen) -> str:
+    async def _digest_at(self, path: str, seen: Seen) -> str:
+        """Of a file's content: as it is remembered, else by reading it."""
         known = self._saved.seen.get(path)
         proof = (seen.inode, seen.changed, seen.size)
         if known is not None and known.digest and (known.inode, known.changed, known.size) == proof:
             return known.digest
+        return await asyncio.to_thread(self._read_digest, path)
+
+    def _read_digest(self, path: str) -> str:
         digest = _digest()
         with self._open(path) as file:
             while piece := file.read(PIECE_BYTES):
@@ -268,17 +272,19 @@ class Mirror:
 
     def _settle(self, wanted: dict[str, Entry]) -> None:
         """Modes are as wanted, a directory's after those of what is in it; and all is noted."""
-        for path, seen in reversed(self._look().items()):
-            if seen.kind != "link" and seen.mode != wanted[path].mode:
-                self._chmod(path, wanted[path])
-        self._note()
+        tick, there = self._tick(), self._look()
+        wrong = [path for path, seen in there.items() if seen.kind != "link" and seen.mode != wanted[path].mode]
+        for path in reversed(wrong):
+            self._chmod(path, wanted[path])
+        if wrong:
+            tick, there = self._tick(), self._look()
+        self._note(tick, there)
 
-    def _note(self) -> None:
-        """Remember what is there, with the digests of contents that cannot change any more without being seen."""
-        tick = self._tick()
+    def _note(self, tick: int, there: dict[str, Seen]) -> None:
+        """Remember what was seen after `tick`, with the digests of contents that cannot change any more without being seen."""
         self._saved.seen = {
-            path: msgspec.structs.replace(seen, digest=self._laid.get(path, "") if seen.changed < tick else "")
-            for path, seen in self._look().items()
+            path: msgspec.structs.replace(seen, digest=self._laid[path]) if path in self._laid and seen.changed < tick else seen
+            for path, seen in there.items()
         }
 
     def _tick(self) -> int:
