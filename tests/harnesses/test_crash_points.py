@@ -128,7 +128,7 @@ def test_a_crash_at_any_durable_write_repeats_no_finished_call(shop: Shop) -> No
     whole, unknown = quiet(live(shop, ())).ended, 0
 
     for count in itertools.count():
-        crash = Crash(count // 2 + 1, ("before", "after")[count % 2])  # type: ignore[arg-type]
+        crash = Crash(count // 2 + 1, ("before", "after")[count % 2])
         result = quiet(live(shop, [crash]))
         judge(result.died[0], result.ended, whole, result.answers, f"crashed {crash}")
         unknown += "Nobody knows" in str(result.ended.state)

@@ -149,7 +149,8 @@ async def watched(
     objects = Objects(store, None, {application.kind: application}, clock=clock, ids=ids)
     seen = threading.Event()
     living = asyncio.get_running_loop().run_in_executor(None, lives, seen)
-    told, answers = [], {}
+    told: list[dict[str, str]] = []
+    answers: dict[str, str] = {}
     async with asyncio.timeout(60):
         client = await objects.connect(application.kind, "a", Connection("watcher"), Request())
         frames = client.frames()

@@ -25,13 +25,13 @@ Mistake = Callable[[Fiber], Awaitable[Any]]
 #: What a method does wrong, and words of the error that help.
 METHODS: dict[str, tuple[Mistake, str]] = {
     "a repeat class that is none": (
-        lambda fiber: fiber.step("a", nothing, repeat="sometimes"),  # type: ignore[arg-type]
+        lambda fiber: fiber.step("a", nothing, repeat="sometimes"),  # type: ignore[call-overload]
         "'sometimes' is none of 'safe', 'keyed', 'never'",
     ),
     "a step without a name": (lambda fiber: fiber.step("", nothing), "has '' for a name"),
-    "a step with a number for a name": (lambda fiber: fiber.step(3, nothing), "has 3 for a name"),  # type: ignore[arg-type]
-    "a step of nothing": (lambda fiber: fiber.step("a", 42), "step 'a' needs a function to call, not 42"),  # type: ignore[arg-type]
-    "a step of a call": (lambda fiber: fiber.step("a", closed()), "or a lambda that calls it"),  # type: ignore[arg-type]
+    "a step with a number for a name": (lambda fiber: fiber.step(3, nothing), "has 3 for a name"),  # type: ignore[call-overload]
+    "a step of nothing": (lambda fiber: fiber.step("a", 42), "step 'a' needs a function to call, not 42"),  # type: ignore[call-overload]
+    "a step of a call": (lambda fiber: fiber.step("a", closed()), "or a lambda that calls it"),
     "a step with no time": (lambda fiber: fiber.step("a", nothing, timeout=0), "timeout=0 is no time"),
     "never, and again": (
         lambda fiber: fiber.step("a", nothing, repeat="never", retry=Retry(attempts=2)),
@@ -116,7 +116,7 @@ def test_what_nobody_could_read_does_not_take_its_neighbours_down() -> None:
 
     async def bad(fiber: Fiber) -> None:
         record = r.FiberStashed(fiber=fiber.id, value=msgspec.Raw(b"1"))
-        await fiber.instance.together.append([msgspec.structs.replace(record, fiber=7)])  # type: ignore[arg-type]
+        await fiber.instance.together.append([msgspec.structs.replace(record, fiber=7)])
 
     async def good(fiber: Fiber) -> str:
         return await fiber.step("a", lambda: "well")

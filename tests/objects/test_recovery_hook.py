@@ -21,6 +21,7 @@ from tests.crash.test_fiber_crash_points import Locks
 from cairn.clock import Clock, SystemClock
 from cairn.ids import SystemIds
 from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, Verdict, Worker, WorkerSettings
+from cairn.runtime.client import Question
 from cairn.runtime.settings import RECOVERY_SECONDS
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Store
@@ -242,7 +243,7 @@ def test_hundreds_of_questions_hold_no_task_no_file_and_no_socket(tmp_path: Path
             await worker.idle()
             tasks, files = len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
             receipts = [await client.accept(f"o{number % 10}", "ask", [number]) for number in range(QUESTIONS)]
-            questions = []
+            questions: list[Question] = []
             while len(questions) < QUESTIONS:
                 await worker.idle()
                 questions = [question for number in range(10) for question in await client.questions(f"o{number}")]
