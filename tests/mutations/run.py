@@ -166,13 +166,22 @@ def demand_green(mutations: Iterable[Mutation], place: Nursery | None = None) ->
 def main() -> int:
     """Run what the command line asks for; the exit status is the number of mutations not caught."""
     sys.path.insert(0, str(ROOT))
-    from tests.mutations.answer_mutations import MUTATIONS as OF_ANSWERS
-    from tests.mutations.edge_mutations import MUTATIONS as OF_THE_EDGE
-    from tests.mutations.http_mutations import MUTATIONS as OF_HTTP
-    from tests.mutations.mutations import MUTATIONS
+    from tests.mutations import (
+        answer_mutations,
+        edge_mutations,
+        http_mutations,
+        mutations,
+        object_mutations,
+        sandbox_mutations,
+        socket_mutations,
+        virtual_mutations,
+        workspace_mutations,
+    )
     from tests.mutations.nursery import nursery
 
-    every = [*MUTATIONS, *OF_HTTP, *OF_THE_EDGE, *OF_ANSWERS]
+    lists = (mutations, http_mutations, edge_mutations, socket_mutations, object_mutations, answer_mutations)
+    lists += (workspace_mutations, virtual_mutations, sandbox_mutations)
+    every = [mutation for each in lists for mutation in each.MUTATIONS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--list", action="store_true")
