@@ -144,8 +144,6 @@ SCRIPTS: dict[str, str] = {
     "mktemp": "f=$(mktemp); echo x > $f; cat $f; rm $f; d=$(mktemp -d); [ -d $d ] && echo directory; rmdir $d",
     "truncate and dd": "truncate -s 5 words.txt; cat words.txt; echo; dd if=numbers.txt bs=1 count=3 2> /dev/null; dd if=/dev/zero bs=10 count=2 2>/dev/null | wc -c",
     "python": "python3 -c 'print(sum(range(10)))'; echo 'print(\"from a file\")' > p.py; python3 p.py; python3 -c \"import json; print(json.loads('[1, 2]')[1])\"; python3 -c 'import sys; sys.exit(3)'; echo $?",
-    "python with files": "python3 -c \"\nwith open('words.txt') as f:\n    print(len(f.read().split()))\n\"; python3 - <<'EOF'\nfrom collections import Counter\nprint(Counter('aab').most_common(1))\nEOF",
-    "python with input": "echo '3 4' | python3 -c 'import sys; print(sum(int(x) for x in sys.stdin.read().split()))'",
     "csv pipeline": "tail -n +2 people.csv | sort -t, -k2 -rn | head -1 | cut -d, -f1; awk -F, 'NR>1{print $3}' people.csv | sort | tr '\\n' ','; echo",
     "log analysis": "grep -oE '(INFO|WARN|ERROR)' log.txt | sort | uniq -c | sort -k2 | awk '{print $2, $1}'; awk '{print $(NF-1)}' log.txt | sort -n | tail -1",
     "edit a file": "cat > note.md <<'EOF'\n# Title\n\n- one\n- two\nEOF\nsed -i 's/^- one/- 1/' note.md; echo '- three' >> note.md; cat note.md; grep -c '^-' note.md",
@@ -171,7 +169,4 @@ DIFFERENCES: dict[str, str] = {
     "rm": "`ls` shows nothing at all if one of several names is missing",
     "stat and du": "directories have the size 0",
     "gzip": "there is no `zcat`",
-    "python": "`sys.exit(n)` ends with 1",
-    "python with files": "`python3` has a part of the language and few modules (no `collections`)",
-    "python with input": "`python3` has no `sys.stdin`",
 }

@@ -153,8 +153,8 @@ class VirtualSandbox:
         own = ", ".join(self.factory.commands.names)
         return " ".join(
             [
-                f"The shell is virtual: bash, the usual tools, jq and a small python3, over files in {HOME} and {TEMPORARY};",
-                "no git, compilers, package managers or other programs,",
+                f"The shell is virtual: bash, the usual tools, jq, and python3 with its standard library, over files in {HOME}",
+                f"and {TEMPORARY}; no git, compilers, package managers or other programs,",
                 "and no network." if self.factory.network is None else f"and a network of {self.factory.network} through curl.",
                 *([f"It also has the commands {own}."] if own else []),
                 "Its directory, variables and functions stay for the next call. It waits for what runs in the background.",
@@ -299,10 +299,10 @@ class VirtualView:
         async with self._sandbox.pool.worker(self._sandbox.tenant) as worker:
             try:
                 done, payload = await worker.run(request, self._shell.state, host, seconds)
+                if done.timed_out or done.used:
+                    worker.kill()  # whatever it was busy with, it may be still
                 if not done.timed_out:
                     await self._keep(done, payload)
-                else:
-                    worker.kill()  # whatever it was busy with, it may be still
             except (Garbage, WorkerLost) as error:
                 worker.kill()
                 raise SandboxError(_lost(str(error))) from error

@@ -29,7 +29,7 @@ OVERTIME_SECONDS = 2.0
 #: One of these has to hold, or a hostile script that breaks the library could open files: Linux since 3.5 has the first.
 JAILS = ("seccomp", "landlock")
 
-_BOOTSTRAP = "import sys; sys.path[:0] = {folders!r}; from shell.main import main; main({descriptor}, {parent})"
+_BOOTSTRAP = "import sys; sys.path += {folders!r}; from shell.main import main; main({descriptor}, {parent})"
 
 
 class Host(Protocol):

@@ -112,6 +112,8 @@ class Done(Spoke, tag="done"):
     cwd: str
     changes: list[Operation]
     state: int
+    used: bool = False
+    """Code has run in the worker's own interpreter; it is not to run another command."""
 
 
 class Failed(Spoke, tag="failed"):

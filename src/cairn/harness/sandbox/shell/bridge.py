@@ -8,7 +8,6 @@ threads. What is here is never freed: the process is thrown away instead.
 from __future__ import annotations
 
 import ctypes as c
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -110,7 +109,6 @@ class Bridge:
 
     def __init__(self) -> None:
         self.files: Files | None = None
-        self._lock = threading.Lock()
         functions = {
             "read_file": lambda path, out: _hand_over(out[0], self.current.read(path)),
             "write_file": lambda path, data: self.current.write(path, data),
@@ -157,7 +155,7 @@ class Bridge:
                     taken = [taken[0].decode(), taken[1]]
                 else:
                     taken = [each.decode() if isinstance(each, bytes) else each for each in taken]
-                with self._lock:
+                with self.current.lock:
                     work(*taken)
             except FileError as problem:
                 _complain(error[0], problem.kind, str(problem))

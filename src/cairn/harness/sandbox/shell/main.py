@@ -18,7 +18,8 @@ from typing import Any
 from .bridge import Bridge
 from .changes import changes
 from .jail import close_in
-from .remote import HostFiles, command, fetching_commands, searcher, toucher
+from .python import load_library
+from .remote import HostFiles, command, fetching_commands, python, searcher, toucher
 from .searching import NAME as SEARCHER
 from .system import system_tree
 from .touching import NAME as TOUCH
@@ -57,6 +58,7 @@ def main(descriptor: int, parent: int) -> None:
     wire = Wire(socket.socket(fileno=descriptor))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    load_library()
     holds = close_in(parent)
     try:
         server = Server(wire, bashkit)
@@ -86,8 +88,13 @@ class Server:
         self._system = system_tree(self._plain)
         self._spare: tuple[Any, Any] | None = None
         """A shell that is ready, and what it was made for."""
+        self._is_used = False
+        """Code has run in this interpreter: what it left behind must not be there for another command."""
         self._fresh = b""
         """What a shell is known by in which nothing was set."""
+
+    def _use(self) -> None:
+        self._is_used = True
 
     async def prepare(self) -> None:
         """The first command need not wait for what every command needs."""
@@ -116,6 +123,7 @@ class Server:
             "timed_out": timed_out,
             "error": error,
             "cwd": shell.shell_state().cwd,
+            "used": self._is_used,
             "changes": operations,
             "state": len(after),
         }
@@ -148,6 +156,8 @@ class Server:
         shell.mount("/", self._files)
         shell.add_command(SEARCHER, searcher(lambda: self._bridge.current))
         shell.add_command(TOUCH, toucher(lambda: self._bridge.current))
+        for name in ("python", "python3"):
+            shell.add_command(name, python(lambda: self._bridge.current, self._use))
         for name in commands:
             shell.add_command(name, command(self._wire, name))
         if network:

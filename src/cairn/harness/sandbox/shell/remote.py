@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from .fetch import Fetch, curl, wget
+from .python import Interpreter
 from .searching import searched
 from .touching import touch
 from .tree import OTHER, FileError, Files, Node
@@ -89,6 +90,23 @@ def toucher(files: Callable[[], Files]) -> Callback:
         code, errors = touch(now, context.cwd, list(context.argv), now.now())
         await _write(context.stderr, errors.encode())
         return code
+
+    return run
+
+
+def python(files: Callable[[], Files], used: Callable[[], None]) -> Callback:
+    """`python3`, in a thread of its own: the worker has to answer for the code while it runs."""
+
+    async def run(context: Any) -> Any:
+        used()
+        payload = await _input(context)
+        loop = asyncio.get_running_loop()
+
+        def to(stream: Any) -> Callable[[bytes], None]:
+            return lambda data: asyncio.run_coroutine_threadsafe(_write(stream, data), loop).result()
+
+        interpreter = Interpreter(files(), context.cwd, dict(context.env), to(context.stdout), to(context.stderr))
+        return await asyncio.to_thread(interpreter.run, list(context.argv), payload)
 
     return run
 

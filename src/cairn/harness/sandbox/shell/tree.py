@@ -8,6 +8,7 @@ of this one.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ class Files:
         self._system = system
         self._time = began
         self._random = random
+        self.lock = threading.RLock()
+        """Held by whoever looks or changes: the shell and code in Python do so from threads of their own."""
         self.root = Node(DIRECTORY, DIRECTORY_MODE, origin="")
         self.written = 0
         self.is_over = False
