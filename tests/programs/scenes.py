@@ -13,8 +13,10 @@ from cairn.clock import SystemClock
 from cairn.ids import SystemIds
 from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, SqliteStore, Worker, WorkerSettings
 from cairn.runtime.program import Function, FunctionCall, Program, ProgramLimits, ProgramResult
+from cairn.runtime.program_files import Grant, file_functions
 from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.program_run import run_program
+from cairn.runtime.workspace import Workspace
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Stage:
     outside: Outside = field(default_factory=Outside)
     limits: ProgramLimits = field(default_factory=ProgramLimits)
     check: bool = True
+    files: Grant | None = None
     store: Any = None
     interpreters: Interpreters = field(default_factory=Interpreters)
 
@@ -100,8 +103,16 @@ class Stage:
                     limits=stage.limits,
                     check=stage.check,
                     secret=b"s",
+                    files=file_functions(Workspace.of(fiber.instance), stage.files) if stage.files is not None else (),
                 )
                 return shown(result)
+
+            async def put(self, fiber: Fiber, files: dict[str, str]) -> None:
+                for path, text in files.items():
+                    await self.workspace.write(path, text.encode(), parents=True)
+
+            async def files(self, fiber: Fiber) -> list[str]:
+                return sorted(entry.path for entry in self.workspace.walk() if entry.is_file)
 
         return ObjectApplication(Host)
 

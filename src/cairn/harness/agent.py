@@ -363,7 +363,7 @@ class Agent(Generic[S]):
         if before is not None and self.state_type is not None and self.state_type.dump(state) != before:
             raise UsageError(f"{self}: a prepare function changed the state; only tools and hooks may")
         tools, added = turn.taken()
-        tools, functions = split(self.codemode, tools) if self.codemode is not None else (tools, ())
+        tools, functions, snippets = split(self.codemode, tools, stored or {}) if self.codemode is not None else (tools, (), ())
         model = checked_model(self, turn.model)
         if model is None:
             raise UsageError(f"{self} has no model; give it one: Agent(…, model='anthropic:…')")
@@ -374,6 +374,7 @@ class Agent(Generic[S]):
             skills=turn.skills,
             codemode=self.codemode,
             functions=functions,
+            snippets=snippets,
             thinking=checked_thinking(self, turn.thinking),
             max_tokens=self.max_tokens,
             temperature=self.temperature,

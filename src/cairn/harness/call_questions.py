@@ -135,7 +135,7 @@ class CallQuestions:
         )
         if asks.kind == "program":
             code, fiber = msgspec.json.decode(arguments)["code"], program_fiber.fiber_of(awaiting.submission, call.id)
-            begun = program_fiber.accepted(awaiting.submission, call.id, code, now)
+            begun = program_fiber.accepted(awaiting.submission, call.id, code, now, attempt.rendered().snippets)
             return [awaiting, begun, r.FiberWaiting(fiber=attempt.fiber.id, name=call.id, at=now, on="fiber", event=fiber)]
         request = msgspec.Raw(msgspec.json.encode({"kind": asks.kind, "tool": call.name}))
         waiting = r.FiberWaiting(

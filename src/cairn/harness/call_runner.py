@@ -196,7 +196,7 @@ class CallRunner:
             kind, result = "aborted", _stopped(left)
         changes: list[r.Record] = []
         try:
-            changes = state_change(live.draft, attempt.conversation.versions, call.id) if kind == "ok" else []
+            changes = state_change(live.draft, attempt.conversation.versions, call.id, live.kept) if kind == "ok" else []
             if files is not None and live.has_returned:
                 changes += await files.stage()
         except CairnError as error:

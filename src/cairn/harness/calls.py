@@ -59,6 +59,8 @@ class LiveCall:
         self._sandbox = sandbox
         self.has_returned = False
         """The tool came to its end by itself, with whatever result: what it did to files is kept."""
+        self.kept: dict[str, bytes] = {}
+        """Values that become the conversation's with the call's outcome."""
         self._append = append
         self._run_sync = run_sync
         self.extra = extra
@@ -128,6 +130,9 @@ class LiveCall:
     def _begin_to_show(self) -> None:
         if self._shower is None or self._shower.done():
             self._shower = asyncio.ensure_future(self._show())
+
+    def keep(self, name: str, value: bytes) -> None:
+        self.kept[name] = value
 
     async def process_started(self, process: ProcessInfo) -> None:
         await self._append([h.ToolProcess(call=self._call, process=process)], Durability.DELTA)
@@ -246,9 +251,11 @@ def error_result(text: str) -> ToolResult:
     return ToolResult((Text(text=encodable(text)),), is_error=True)
 
 
-def state_change(draft: Draft[Any] | None, versions: dict[str, int], scope: str) -> list[r.Record]:
-    """What the draft changed, as a record. Raises UsageError for a value that cannot be stored."""
-    changes = {} if draft is None else draft.changes()
+def state_change(
+    draft: Draft[Any] | None, versions: dict[str, int], scope: str, kept: Mapping[str, bytes] = {}
+) -> list[r.Record]:
+    """What the draft changed, and what else is kept, as a record. Raises UsageError for a value that cannot be stored."""
+    changes = {**({} if draft is None else draft.changes()), **kept}
     if not changes:
         return []
     encoded = {name: msgspec.Raw(value) for name, value in changes.items()}

@@ -8,23 +8,27 @@ printed, or why it failed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cairn.errors import CairnError
+from cairn.errors import CairnError, FiberFailed
 from cairn.harness import records as h
+from cairn.harness.arguments import compile_schema
 from cairn.harness.calls import LiveCall, outcome_of, state_change
 from cairn.harness.code_stubs import declaration, function_names, parameters_of
 from cairn.harness.conversation import Conversation
 from cairn.harness.messages import Text
 from cairn.harness.sizes import shortened
+from cairn.harness.snippets import Saved, Snippet, used
 from cairn.harness.tools import Tool, ToolResult
 from cairn.runtime import records as r
 from cairn.runtime.program import Function, FunctionCall, Program, ProgramResult
+from cairn.runtime.program_files import file_functions
 from cairn.runtime.program_run import run_program
 from cairn.runtime.storage.store import Durability
+from cairn.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
     from cairn.harness.attempt import Attempt
@@ -42,6 +46,8 @@ class Asked(msgspec.Struct, frozen=True):
     call: str
     code: str
     digest: str
+    snippets: tuple[Saved, ...] = ()
+    """The saved programs that it names, as they were when it began."""
 
 
 def fiber_of(submission: str, call: str) -> str:
@@ -49,9 +55,9 @@ def fiber_of(submission: str, call: str) -> str:
     return f"program:{submission}:{call}"
 
 
-def accepted(submission: str, call: str, code: str, at: float) -> r.FiberAccepted:
+def accepted(submission: str, call: str, code: str, at: float, snippets: Sequence[Snippet] = ()) -> r.FiberAccepted:
     """The program will be run. In one batch with the question that it answers."""
-    asked = Asked(submission, call, code, Program(code).digest)
+    asked = Asked(submission, call, code, Program(code).digest, used(snippets, code))
     arguments = msgspec.Raw(msgspec.json.encode(asked))
     return r.FiberAccepted(fiber=fiber_of(submission, call), method=h.PROGRAM, at=at, arguments=arguments, beside=True)
 
@@ -64,9 +70,18 @@ async def run(attempt: Attempt, rendered: Rendered, interpreters: Interpreters, 
     names = function_names(tool.spec for tool in tools)
     functions = [ToolFunction(attempt, asked, tool, names[tool.name]).function for tool in tools]
     program = Program(asked.code)
-    work = asyncio.ensure_future(
-        run_program(fiber, program, functions, interpreters=interpreters, limits=rendered.codemode.limits, secret=secret)
-    )
+    if program.digest != asked.digest:
+        raise FiberFailed(f"the text of the program of call '{asked.call}' is not the one that was asked for; it is not run")
+    mode = rendered.codemode
+
+    async def work_on(program: Program, functions: Sequence[Function], **more: Any) -> ProgramResult:
+        files = file_functions(Workspace.of(attempt.instance), mode.files) if mode.files is not None else ()
+        return await run_program(
+            fiber, program, functions, interpreters=interpreters, limits=mode.limits, secret=secret, files=files, **more
+        )
+
+    saved = [SavedFunction(each, functions, work_on).function for each in asked.snippets if each.name not in names.values()]
+    work = asyncio.ensure_future(work_on(program, [*functions, *saved]))
     over = asyncio.ensure_future(_settled(attempt, asked.submission))
     try:
         await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,6 +98,30 @@ async def _settled(attempt: Attempt, submission: str) -> None:
     """Return once the submission has settled."""
     while submission in attempt.instance.runtime.fibers:
         await attempt.instance.changed()
+
+
+class SavedFunction:
+    """A saved program, as programs call it: a program of its own on the same fiber, which calls tools."""
+
+    def __init__(self, saved: Saved, tools: Sequence[Function], run: Callable[..., Awaitable[ProgramResult]]) -> None:
+        snippet = Snippet(saved.name, saved.description, saved.source, saved.inputs)
+        if snippet.digest != saved.digest:
+            raise FiberFailed(f"the saved program '{saved.name}' is not the text of its digest; it is not run")
+        self._program, self._tools, self._run = Program(saved.source), tools, run
+        self._validate = compile_schema(snippet.spec.parameters)
+        self.function = Function(
+            saved.name, self._call, tuple(saved.inputs), waits=True, stub=declaration(snippet.spec, saved.name)
+        )
+
+    async def _call(self, call: FunctionCall) -> Any:
+        try:
+            inputs = self._validate(dict(call.arguments))
+        except ValueError as error:
+            raise TypeError(str(error)) from None
+        result = await self._run(self._program, self._tools, inputs=inputs, name=call.name)
+        if result.failure is not None:
+            raise RuntimeError(f"the saved program {call.function} failed ({result.failure.kind}): {result.failure.message}")
+        return msgspec.json.decode(result.value)
 
 
 class ToolFunction:
@@ -137,7 +176,7 @@ class ToolFunction:
                 tool, live, arguments, tool.timeout_seconds or limits.tool_seconds, limits.abort_seconds
             )
             if kind == "ok":
-                call.also.extend(state_change(live.draft, attempt.conversation.versions, self._asked.call))
+                call.also.extend(state_change(live.draft, attempt.conversation.versions, self._asked.call, live.kept))
             if files is not None and live.has_returned:
                 call.also.extend(await files.stage())
                 call.blobs.extend(files.blobs)

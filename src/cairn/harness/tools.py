@@ -88,6 +88,10 @@ class CallContext(Protocol):
         """Record the process tree this call runs in, so that a successor can end what is left of it."""
         ...
 
+    def keep(self, name: str, value: bytes) -> None:
+        """The conversation has this value (JSON) under this name, once the call's outcome is in the log."""
+        ...
+
     async def step(self, name: str, callback: Callable[[], Any], *, repeat: str = "safe") -> Any: ...
 
     async def run_sync(self, callback: Callable[[], Any]) -> Any:

@@ -19,6 +19,7 @@ from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
 from cairn.harness.skill import Skill
 from cairn.harness.skill_tools import catalogue, skill_tools
+from cairn.harness.snippets import Snippet
 from cairn.harness.tools import Tool
 
 S = TypeVar("S")
@@ -41,6 +42,8 @@ class Rendered:
     codemode: CodeMode | None = None
     functions: tuple[Tool, ...] = ()
     """What programs call; the model does not see them among its tools."""
+    snippets: tuple[Snippet, ...] = ()
+    """Saved programs, which programs call as well."""
 
     @property
     def model_spec(self) -> str:

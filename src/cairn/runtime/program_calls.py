@@ -45,10 +45,20 @@ class Calls:
     """All calls of one run."""
 
     def __init__(
-        self, fiber: Fiber, functions: Sequence[Function], limits: ProgramLimits, name: str, gate: Gate | None = None
+        self,
+        fiber: Fiber,
+        functions: Sequence[Function],
+        limits: ProgramLimits,
+        name: str,
+        gate: Gate | None = None,
+        files: Sequence[Function] = (),
     ) -> None:
         self.fiber, self.limits = fiber, limits
-        self.functions = {each.name: each for each in functions}
+        self.named = {each.name: each for each in functions}
+        """What the text may call …"""
+        self.files = {each.name: each for each in files}
+        """… and what its `open()` and `pathlib` call."""
+        self.functions = self.named | self.files
         self.made = 0
         """How many there were."""
         self.outcomes: dict[int, Outcome] = {}
@@ -144,6 +154,13 @@ class Calls:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
+    async def decided(self, number: int) -> Outcome:
+        """The outcome of one call that the program does nothing without, once it is in the log."""
+        if (task := self._tasks.get(number)) is not None:
+            await asyncio.wait({task})
+            self.raise_failed()
+        return self.told(number)
+
     # --- the end
 
     async def finish(self) -> None:
@@ -172,7 +189,7 @@ class Calls:
         if asked.function != STEP or STEP in self.functions:
             return asked
         _, function, *arguments = (*asked.arguments, None, None)[: max(2, len(asked.arguments))]
-        if not isinstance(function, str) or function not in self.functions:
+        if not isinstance(function, str) or function not in self.named:
             return asked
         return Asked(asked.number, function, tuple(arguments), asked.keywords)
 
@@ -222,7 +239,7 @@ class Calls:
     async def _decided(self, call: FunctionCall, entry: str) -> Outcome:
         if "\0" in call.arguments:
             return await self._record(call, entry, error=TypeError(call.arguments["\0"]))
-        if self._gate is not None:
+        if self._gate is not None and call.function not in self.files:
             await self._gate(call)
         if call.function == SLEEP:
             await self.fiber.sleep(call.name, max(0.0, call.arguments["0"] or 0.0))

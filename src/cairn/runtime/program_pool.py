@@ -8,10 +8,12 @@ before the first program, and nothing is kept once the last one has ended for a 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 from cairn.errors import MissingExtra
@@ -64,7 +66,14 @@ class Done:
     value: Any
 
 
-Turn = Blocked | Done
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The program does nothing more until this call of a file is answered: whoever reads a file does not await it."""
+
+    call: Asked
+
+
+Turn = Blocked | Done | Halted
 
 
 class Interpreters:
@@ -87,10 +96,17 @@ class Interpreters:
             await pool.__aexit__(None, None, None)
 
     def session(
-        self, limits: ProgramLimits, *, moment: float, seed: str, functions: Iterable[str], stubs: str | None = None
+        self,
+        limits: ProgramLimits,
+        *,
+        moment: float,
+        seed: str,
+        functions: Iterable[str],
+        stubs: str | None = None,
+        files: Iterable[str] = (),
     ) -> _Lease:
         """One interpreter, for one program. Its clock stands at `moment`, its randomness is of `seed`: a program that is run
-        again sees the same. With `stubs` the text is type-checked before it runs."""
+        again sees the same. With `stubs` the text is type-checked before it runs. `files` are the file calls it may make."""
         policy = {
             "datetime": datetime.fromtimestamp(moment, UTC),
             "timezone": "UTC",
@@ -110,7 +126,7 @@ class Interpreters:
             "type_check_format": "concise",
             "os_policy": policy,
         }
-        return _Lease(self, options, frozenset(functions), limits)
+        return _Lease(self, options, frozenset(functions), frozenset(files), limits)
 
     async def _started(self) -> Any:
         async with self._starting:
@@ -139,17 +155,22 @@ class _Lease:
     """An interpreter for the time of an `async with`. Leaving one whose process died is no error."""
 
     def __init__(
-        self, interpreters: Interpreters, options: dict[str, Any], functions: frozenset[str], limits: ProgramLimits
+        self,
+        interpreters: Interpreters,
+        options: dict[str, Any],
+        functions: frozenset[str],
+        files: frozenset[str],
+        limits: ProgramLimits,
     ) -> None:
         self._interpreters, self._options = interpreters, options
-        self._functions, self._limits = functions, limits
+        self._functions, self._files, self._limits = functions, files, limits
         self._checkout: AbstractAsyncContextManager[Any] | None = None
 
     async def __aenter__(self) -> Session:
         pool = await self._interpreters._started()
         self._checkout = pool.checkout(**self._options)
         session = await self._checkout.__aenter__()
-        return Session(session, Output(self._limits.output_bytes), self._functions, self._limits)
+        return Session(session, Output(self._limits.output_bytes), self._functions, self._files, self._limits)
 
     async def __aexit__(self, *raised: Any) -> None:
         checkout, self._checkout = self._checkout, None
@@ -189,11 +210,15 @@ class Output:
 class Session:
     """One program in one interpreter, driven from stop to stop. After an error it is of no use."""
 
-    def __init__(self, session: Any, output: Output, functions: frozenset[str], limits: ProgramLimits) -> None:
+    def __init__(
+        self, session: Any, output: Output, functions: frozenset[str], files: frozenset[str], limits: ProgramLimits
+    ) -> None:
         self._session = session
-        self._functions = functions
+        self._functions, self._files = functions, files
         self._limits = limits
         self._stop: Any = None
+        self._asked: list[Asked] = []
+        """Calls since the program was last blocked."""
         self.output = output
 
     @property
@@ -223,6 +248,11 @@ class Session:
         told = {"exception": exception(outcome)} if outcome.error else {"return_value": value}
         return await self._until_blocked(self._stop.resume({number: told}))
 
+    async def answer_file(self, call: Asked, outcome: Outcome, value: Any) -> Turn:
+        """Tell the program, which is halted, what its call of a file came to. *Raises* ProgramFailed."""
+        told = {"exception": exception(outcome)} if outcome.error else {"return_value": native(call.function, value)}
+        return await self._until_blocked(self._stop.resume(told))
+
     def dump(self) -> bytes:
         """The state of the blocked program."""
         return bytes(self._stop.dump())
@@ -234,18 +264,28 @@ class Session:
 
     async def _until_blocked(self, step: Any) -> Turn:
         library = _library()
-        asked: list[Asked] = []
         try:
             stop = await step
             while True:
                 if isinstance(stop, library.MontyComplete):
                     return Done(stop.output)
                 if isinstance(stop, library.AsyncFutureSnapshot):
+                    self._stop, asked, self._asked = stop, tuple(self._asked), []
+                    return Blocked(asked, tuple(stop.pending_call_ids))
+                if (halted := self._halted(stop)) is not None:
                     self._stop = stop
-                    return Blocked(tuple(asked), tuple(stop.pending_call_ids))
-                stop = await self._go_on(stop, asked)
+                    return halted
+                stop = await self._go_on(stop, self._asked)
         except library.MontyError as error:
             raise failed(library, error) from None
+
+    def _halted(self, stop: Any) -> Halted | None:
+        """The call of a file that the program may make, in JSON."""
+        if not getattr(stop, "is_os_function", False) or (name := file_name(stop.function_name)) not in self._files:
+            return None
+        arguments = tuple(map(_plain, stop.args))
+        keywords = {key: _plain(value) for key, value in stop.kwargs.items()}
+        return Halted(Asked(stop.call_id, name, arguments, keywords))
 
     async def _go_on(self, stop: Any, asked: list[Asked]) -> Any:
         """Past a stop that nobody has to wait for: a name, a call that begins, a thing that programs do not have."""
@@ -263,6 +303,39 @@ class Session:
         if len(asked) > self._limits.calls:
             raise ProgramFailed("calls", f"it made more than {self._limits.calls:,} calls")
         return await stop.resume({"future": ...})
+
+
+def file_name(function: str) -> str:
+    """`Path.read_text` and `open` of the interpreter, as a function's name."""
+    return "path_" + function.removeprefix("Path.")
+
+
+def _plain(value: Any) -> Any:
+    """An argument of a file call as JSON."""
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def native(function: str, value: Any) -> Any:
+    """What came of a file call, as the interpreter wants it."""
+    library = _library()
+    match function:
+        case "path_open":
+            return library.MontyFileHandle(value["path"], value["mode"])
+        case "path_read_bytes":
+            return base64.b64decode(value["base64"])
+        case "path_iterdir":
+            return [PurePosixPath(each) for each in value]
+        case "path_scan":
+            return [library.ScanEntry(*each) for each in value]
+        case "path_stat" if value["is_dir"]:
+            return library.StatResult.dir_stat(value["mode"], value["mtime"])
+        case "path_stat":
+            return library.StatResult.file_stat(value["size"], value["mode"], value["mtime"])
+        case "path_resolve" | "path_absolute" | "path_rename":
+            return PurePosixPath(value)
+    return value
 
 
 def _placeholder(name: str) -> Any:

@@ -37,7 +37,7 @@ from cairn.runtime.program import (
 )
 from cairn.runtime.program_calls import Calls, Gate
 from cairn.runtime.program_dump import Dumps, Kept
-from cairn.runtime.program_pool import Blocked, Interpreters, Session, Turn
+from cairn.runtime.program_pool import Blocked, Done, Halted, Interpreters, Session, Turn
 
 
 async def run_program(
@@ -52,15 +52,17 @@ async def run_program(
     check: bool = True,
     secret: bytes = b"",
     gate: Gate | None = None,
+    files: Sequence[Function] = (),
 ) -> ProgramResult:
     """What came of the program: a value, or a failure as data. Call it from a fiber's method, which may be called again.
 
     *Durable*: each call before it is made (a `safe` one: its outcome), each outcome before the program is told of it.
     *Idempotent* by (fiber, name). A call whose outcome is unknown is made again only if its function says so (S9). While it
     waits for people, signals or time, nothing of it is in memory. `inputs` are its globals; `check` type-checks it first
-    against the stubs; `gate` may hold a call up. *Cancelled*: nothing is owed. *Raises* Fenced, StoreError, UsageError.
+    against the stubs; `gate` may hold a call up; `files` (`file_functions(workspace, "read")`) is what its `open()` and
+    `pathlib` reach. *Cancelled*: nothing is owed. *Raises* Fenced, StoreError, UsageError.
     """
-    calls = Calls(fiber, functions, limits, name, gate)
+    calls = Calls(fiber, functions, limits, name, gate, files)
     dumps = Dumps(fiber, name, program.digest, interpreters.version, secret)
     run = _Run(fiber, program, calls, dumps, interpreters, dict(inputs or {}), check)
     try:
@@ -102,7 +104,10 @@ class _Run:
 
     async def result(self) -> ProgramResult:
         turn = await self._begin()
-        while isinstance(turn, Blocked):
+        while not isinstance(turn, Done):
+            if isinstance(turn, Halted):
+                turn = await self._answer_file(turn)
+                continue
             new = self._calls.take(turn.asked)
             if self._calls.matters(new):
                 with self.fiber.parking.working():
@@ -162,6 +167,15 @@ class _Run:
         self._dump, self._is_kept = None, False
         return await session.answer(number, outcome, msgspec.json.decode(outcome.value))
 
+    async def _answer_file(self, halted: Halted) -> Turn:
+        """It goes on where it is: nothing is kept at a call of a file, which the journal answers like any other."""
+        (number,) = self._calls.take([halted.call])
+        with self.fiber.parking.working():
+            self._calls.begin([number])
+            outcome = await self._calls.decided(number)
+        assert self._session is not None
+        return await self._run(self._session.answer_file(halted.call, outcome, msgspec.json.decode(outcome.value)))
+
     async def _run(self, step: Awaitable[Turn]) -> Turn:
         """Let the interpreter compute; the fiber is not parked meanwhile."""
         with self.fiber.parking.working():
@@ -194,13 +208,14 @@ class _Run:
 
     async def _open(self, *, checked: bool = False) -> Session:
         self._stack = AsyncExitStack()
-        functions = self._calls.functions
+        functions = self._calls.named
         lease = self._interpreters.session(
             self._limits,
             moment=self.fiber.state.accepted_at,
             seed=f"{self._dumps.owner}:{self.program.digest}",
             functions={*functions, STEP},
             stubs=stubs(list(functions.values()), self.inputs) if checked else None,
+            files=self._calls.files,
         )
         self._session = await self._stack.enter_async_context(lease)
         return self._session

@@ -73,6 +73,9 @@ class Call(Generic[S]):
     async def process_started(self, process: ProcessInfo) -> None:
         self.processes.append(process)
 
+    def keep(self, name: str, value: bytes) -> None:
+        """Nothing is kept: there is no conversation."""
+
     async def step(self, name: str, callback: Callable[[], Any], *, repeat: str = "safe") -> Any:
         """As in the loop: a name once per call, the result as JSON gives it back, an earlier call's result again."""
         if name in self._steps_named:
