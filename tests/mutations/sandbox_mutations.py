@@ -57,7 +57,7 @@ MUTATIONS = [
         name="processes are counted",
         promise="X2",
         file=BUBBLEWRAP,
-        old="launcher = _LAUNCHER.format(processes=box.processes_max + _OWN_PROCESSES)",
+        old="launcher = _LAUNCHER.format(processes=box.processes_max + OWN_PROCESSES)",
         new="launcher = _LAUNCHER.format(processes=400)",
         tests=(f"{BOMBS}::test_a_bomb_is_contained_and_the_next_command_runs[nobody-bubblewrap-fork]",),
     ),

@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (a bomb is one line)
 """Commands that take all there is: processes, memory, disk, output, time. Run as a program it prints what each got.
 
-    python bombs.py bubblewrap|landlock NAME…
+    python bombs.py bubblewrap|landlock[-alone] NAME…      alone: as if no control group could be made
 
 Laws. Every bomb runs with limits far below what this machine has, and in a sandbox of its own. What is measured is measured from
 outside: how many processes of the sandbox there were, how much memory the worker itself needed, what is left of the disk.
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cairn.harness.sandbox import cgroups
 from cairn.harness.sandbox.isolated import Limits, isolated
 from cairn.harness.sandbox.supervisor import processes
 
@@ -53,6 +54,10 @@ async def explode(backend: Any, name: str) -> dict[str, Any]:
         async def on_started(process: Any) -> None:
             watch(process.pid, seen)
 
+        if name.startswith("fork") and sandbox.limits_kept["processes"] == "not":
+            raise SystemExit(
+                "nothing limits processes here: root without a writable control group; a fork bomb would harm the host"
+            )
         before = peak()
         result = await sandbox.exec(command, timeout_seconds=seconds, on_started=on_started)
         kept = dict(sandbox.limits_kept)
@@ -81,6 +86,9 @@ def watch(supervisor: int, seen: list[int]) -> None:
 
 
 async def main(backend: str, names: list[str]) -> None:
+    if backend.endswith("-alone"):
+        cgroups.make = lambda *_: None  # type: ignore[assignment]
+        backend = backend.removesuffix("-alone")
     print(json.dumps({name: await explode(backend, name) for name in names or BOMBS}))
 
 

@@ -25,6 +25,7 @@ pytestmark = [
 CASES = [
     *(("root", "bubblewrap", name) for name in BOMBS),
     *(("nobody", "bubblewrap", name) for name in BOMBS if name != "output"),
+    ("root", "bubblewrap-alone", "memory"),
     *(("nobody", "landlock", name) for name in ("fork", "memory by many", "disk")),
 ]
 

@@ -55,7 +55,7 @@ printf '%s' "$left" >&3
 exit $code"""
 
 #: The launcher, bubblewrap's own process, and one to spare.
-_OWN_PROCESSES = 3
+OWN_PROCESSES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def options(box: Box, cwd: str, env: Mapping[str, str]) -> list[str]:
 
 def argv(program: str, box: Box, shell: str, command: str) -> list[str]:
     """The program to start."""
-    launcher = _LAUNCHER.format(processes=box.processes_max + _OWN_PROCESSES)
+    launcher = _LAUNCHER.format(processes=box.processes_max + OWN_PROCESSES)
     return [program, "--args", str(ARGUMENTS), "--", shell, "-c", launcher, "sandbox", shell, command]
 
 

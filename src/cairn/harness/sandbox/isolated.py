@@ -13,6 +13,7 @@ sandbox's files, whatever a command does meanwhile (`beneath.py`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -33,6 +34,8 @@ from cairn.harness.sandbox.text import size_of
 
 if TYPE_CHECKING:
     from cairn.harness.sandbox.protocol import Place
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -161,6 +164,11 @@ class IsolatedSandbox:
         self._inside = inside
         limits = chosen.limits
         self._group = cgroups.make(limits.memory_bytes, limits.processes, limits.cpus)
+        if self.limits_kept["processes"] == "not":
+            logger.warning(
+                "isolated(): nothing limits the number of processes, because this worker is root and may not make a control "
+                "group; run it as an ordinary user, or give it a writable one"
+            )
         self._disk = DiskWatch(self.directories[:3], limits.disk_bytes)
         self._commands = HostCommands(self.directories[3])
         self._env = self._environment()
@@ -301,7 +309,10 @@ class IsolatedSandbox:
             notes.append(f"Processes were killed: they took more than {size_of(self._chosen.limits.memory_bytes)} of memory.")
         output = result.output + b"".join(b"\n[" + note.encode() + b"]\n" for note in notes)
         full = result.full_output and os.path.join(self._output, os.path.basename(result.full_output))
-        return replace(result, output=output, full_output=full, background=result.background or "l" in ran.status)
+        if self._backend == "bubblewrap":
+            # Only the launcher knows: its namespace may still be dying when the supervisor counts what lives.
+            result = replace(result, background="l" in ran.status, left_running=0)
+        return replace(result, output=output, full_output=full)
 
     async def reap(self, process: ProcessInfo) -> bool:
         """What is left of a tree is dead: a former owner's on this host."""
