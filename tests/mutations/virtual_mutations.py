@@ -109,7 +109,7 @@ MUTATIONS = [
     Mutation(
         name="what was half done is not kept",
         promise="S1",
-        file=f"{SANDBOX}/virtual.py",
+        file=f"{SANDBOX}/virtual_view.py",
         old="        self.is_spoiled = bool(done.changes)\n        try:",
         new="        self.is_spoiled = False\n        try:",
         tests=(f"{AGENT}::test_a_tool_that_goes_on_after_its_command_could_not_be_kept_keeps_nothing",),
