@@ -12,12 +12,12 @@ import msgspec
 
 from cairn.errors import UsageError
 from cairn.harness import records as h
+from cairn.runtime.naming import ID_CHARACTERS_MAX as ID_CHARACTERS_MAX
+from cairn.runtime.naming import check_id as check_id
 from cairn.runtime.storage.store import Address, Admission
 
 #: Characters of an idempotency key (Flue: 256).
 KEY_CHARACTERS_MAX = 256
-#: Characters of an instance's id: it is a path segment and a durable key.
-ID_CHARACTERS_MAX = 512
 
 
 def check_key(key: str | None) -> None:
@@ -28,15 +28,6 @@ def check_key(key: str | None) -> None:
         raise UsageError(f"an idempotency key has 1 to {KEY_CHARACTERS_MAX} characters, not {len(key)}")
     if not _is_text(key):
         raise UsageError(f"{key!r} cannot be an idempotency key: it is not UTF-8 text")
-
-
-def check_id(id: str) -> str:
-    """The id, if it can be one. Raises UsageError."""
-    if not id.strip() or len(id) > ID_CHARACTERS_MAX or "\x00" in id:
-        raise UsageError(f"'{id[:40]}' cannot be an instance's id: it needs 1 to {ID_CHARACTERS_MAX} characters, not all blank")
-    if not _is_text(id):
-        raise UsageError(f"{id[:40]!r} cannot be an instance's id: it is not UTF-8 text")
-    return id
 
 
 def digest_of_message(body: bytes, data: Mapping[str, bytes]) -> bytes:

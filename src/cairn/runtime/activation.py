@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cairn.errors import CairnError, Denied, Fenced, ObjectGone, Refused, RemoteError, StoreError, UsageError
+from cairn.errors import CairnError, Denied, Fenced, NotFound, ObjectGone, Refused, RemoteError, StoreError, UsageError
 from cairn.runtime import records as r
 from cairn.runtime.call_errors import told
 from cairn.runtime.callables import Method
@@ -99,7 +99,11 @@ class Activation:
     ) -> msgspec.Raw:
         async def work() -> msgspec.Raw:
             with handling(self.instance.address, chain), drafting(draft):
-                return _encoded(await run())
+                try:
+                    return _encoded(await run())
+                except NotFound as error:
+                    # What was not there is something the handler asked for. The object itself is: its handler runs.
+                    raise RemoteError(str(error), type=type(error).__name__) from error
 
         try:
             return await self.instance.handlers.limited(work, seconds, what)

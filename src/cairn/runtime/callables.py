@@ -43,6 +43,8 @@ def callable(method: Any = None, *, read_only: bool = False, timeout: float = HA
     def mark(function: Any) -> Any:
         if not inspect.isfunction(function):
             raise UsageError(f"@callable is for methods, not for {function!r}")
+        if not timeout > 0:
+            raise UsageError(f"@callable(timeout={timeout!r}) of {function.__name__}: write a number of seconds above 0")
         setattr(function, _MARK, _Mark(read_only, timeout))
         return function
 
@@ -120,6 +122,9 @@ class Methods:
     def __init__(self, cls: type, base: type, is_fiber: Callable[[object], bool]) -> None:
         members = inspect.getmembers(cls, inspect.isfunction)
         for name, function in members:
+            if hasattr(function, _MARK) and (name.startswith("_") or hasattr(base, name)):
+                why = "a name with an underscore is private" if name.startswith("_") else "every object has that method"
+                raise UsageError(f"{cls.__name__}.{name} cannot be @callable: {why}; give it another name")
             if is_fiber(function) and hasattr(function, _MARK):
                 raise UsageError(
                     f"{cls.__name__}.{name} is @callable and takes a Fiber; a fiber is started: write a @callable that says "

@@ -34,6 +34,7 @@ from cairn.runtime.handlers import Leaving
 from cairn.runtime.instance import Instance
 from cairn.runtime.key_values import Storage
 from cairn.runtime.method import Interrupted
+from cairn.runtime.naming import check_id
 from cairn.runtime.object_handle import method_name
 from cairn.runtime.request import Request, Response
 from cairn.runtime.schedule import Timing
@@ -207,7 +208,7 @@ class DurableObject(Generic[State]):
     ) -> Receipt:
         """The fiber method will be called with these until it settles. *Durable* (S1); returns at once. *Idempotent* by `key`:
         whoever may be called again gives one (S6). Inside a fiber, `fiber.start` makes the key."""
-        name = method_name(method)
+        name = self._activation.application.demand_method(method_name(method))
         client, id = client_of(self._instance), self.id
         return await client.accept(id, name, list(arguments), key=key, timeout_seconds=timeout, retry=retry)
 
@@ -223,7 +224,8 @@ class DurableObject(Generic[State]):
     ) -> str:
         """The method, a fiber method or a plain one that is then a handler, will be called at these times; the schedule's name,
         which is `key` if there is one. As `Client.schedule`: durable, idempotent by `key`, one call for each occurrence."""
-        name, client = method_name(method), client_of(self._instance)
+        name = self._activation.application.demand_method(method_name(method), scheduled=True)
+        client = client_of(self._instance)
         return await client.schedule(self.id, timing, name, list(arguments), key=key, timeout_seconds=timeout)
 
     async def cancel(self, target: str) -> None:
@@ -248,6 +250,7 @@ class DurableObject(Generic[State]):
         from cairn.runtime.destroying import birth, remove_sub
         from cairn.runtime.objects import kind_of
 
+        check_id(name)
         kind, address, instance = kind_of(cls_or_kind), self._instance.address, self._instance
         return Stub(
             self._objects,

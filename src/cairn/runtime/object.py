@@ -59,12 +59,22 @@ class ObjectApplication:
         self.cls = cls
         self.kind = class_kind(cls)
         self.shape: StateShape[Any] = StateShape(state_type(cls), cls.__name__)
+        self.shape.demand_defaults()
         members = inspect.getmembers(cls, is_fiber_method)
         self._fibers = {name: method for name, method in members if not hasattr(DurableObject, name)}
         self.methods = Methods(cls, DurableObject, is_fiber_method)
 
     def handle(self, client: Client, id: str) -> Handle:
         return Handle(client, id)
+
+    def demand_method(self, name: str, *, scheduled: bool = False) -> str:
+        """The name, if a fiber can run it; a schedule may call a plain method too. *Raises* UsageError: what is misspelt is
+        told before anything is accepted that would wait for it for ever."""
+        if name not in self._fibers and not (scheduled and self.methods.get(name) is not None):
+            known = ", ".join(sorted(self._fibers)) or "none"
+            what = "its first parameter is not `fiber: Fiber`" if hasattr(self.cls, name) else "there is no such method"
+            raise UsageError(f"'{self.kind}' has no fiber method '{name}': {what}; its fiber methods: {known}")
+        return name
 
     # --- its fold
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cairn.errors import UsageError
 from cairn.runtime import records as r
 from cairn.runtime.client import Client, FiberStatus, Question, Receipt
 from cairn.runtime.schedule import Timing
@@ -83,4 +84,8 @@ class Handle:
 
 
 def method_name(method: str | Callable[..., Any]) -> str:
-    return method if isinstance(method, str) else method.__name__
+    """The durable name of a method. *Raises* UsageError for what is none."""
+    name = method if isinstance(method, str) else getattr(method, "__name__", None)
+    if not isinstance(name, str):
+        raise UsageError(f"{method!r} is no method; give one of the class, or its name")
+    return name

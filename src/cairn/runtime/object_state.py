@@ -87,6 +87,14 @@ class StateShape(Generic[S]):
         """Its fields, as they are stored."""
         return tuple(self._names.values())
 
+    def demand_defaults(self) -> None:
+        """A new object can begin. *Raises* UsageError for a field without a default."""
+        try:
+            self.load({})
+        except StoreCorrupt as error:
+            text = f"the state of {self._owner} has no beginning: give each field of {self.cls.__name__} a default"
+            raise UsageError(f"{text} ({error.__context__})") from None
+
     def load(self, fields: Mapping[str, msgspec.Raw]) -> S:
         """A fresh value that shares nothing. *Raises* StoreCorrupt for a stored field that the class cannot hold."""
         try:
@@ -129,6 +137,7 @@ class StateShape(Generic[S]):
         """The fields that differ. *Raises* UsageError for a value that could not be read back."""
         if not isinstance(value, self.cls):
             raise UsageError(f"the state of {self._owner} is a {self.cls.__name__}, not a {type(value).__name__}")
+        self._refuse_strangers(value)
         after = self.dump(value)
         changed = {name: msgspec.Raw(text) for name, text in after.items() if text != before.get(name)}
         if changed:
@@ -138,6 +147,15 @@ class StateShape(Generic[S]):
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise UsageError(f"the state of {self._owner} does not fit {self.cls.__name__}: {error}") from None
         return changed
+
+    def _refuse_strangers(self, value: S) -> None:
+        """An attribute that the class does not have is a field misspelt: nothing would keep it."""
+        held = getattr(value, "__dict__", {})
+        if len(held) > len(self._names):
+            strangers = [name for name in held if name not in self._names and not hasattr(self.cls, name)]
+            if strangers:
+                text = f"the state of {self._owner} has no field '{strangers[0]}'"
+                raise UsageError(f"{text}; {self.cls.__name__} has: {', '.join(self._names)}")
 
 
 def _joined(fields: Mapping[str, msgspec.Raw]) -> bytes:

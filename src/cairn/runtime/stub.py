@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cairn.errors import UsageError
 from cairn.runtime import records as r
 from cairn.runtime.chain import chain
+from cairn.runtime.encoding import as_json
 from cairn.runtime.handling import Invocation
 from cairn.runtime.request import Request, Response
 
@@ -43,7 +45,16 @@ class Stub:
     def __getattr__(self, name: str) -> Callable[..., Pending]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *arguments: Pending(self, name, arguments)
+
+        def pending(*arguments: Any, **named: Any) -> Pending:
+            if named:
+                given = ", ".join(f"{each}=" for each in named)
+                raise UsageError(
+                    f"'{name}' of {self._address} was given {given}: arguments of a call travel in order; leave names out"
+                )
+            return Pending(self, name, arguments)
+
+        return pending
 
     async def call(self, method: str, *arguments: Any, timeout: float | None = None, key: str | None = None) -> Any:
         """What the method returned. *Raises* as `Objects.call`."""
@@ -82,7 +93,7 @@ class Stub:
         await self._objects.destroy(self._address.kind, self._address.id, tenant=self._address.tenant)
 
     def _invocation(self, what: r.CallWhat, method: str, arguments: tuple[Any, ...]) -> Invocation:
-        return Invocation(r.Call(what=what, chain=chain()), method, msgspec.Raw(msgspec.json.encode(arguments)))
+        return Invocation(r.Call(what=what, chain=chain()), method, as_json(f"an argument of '{method}'", arguments))
 
     def __repr__(self) -> str:
         return f"Stub({str(self._address)!r})"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from cairn.framework.classes import RESERVED
 from cairn.framework.http import problems
+from cairn.runtime.naming import ID_CHARACTERS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,6 @@ def below(segments: Sequence[str]) -> Below:
 
 def check_name(name: str) -> str:
     """The name, if an object can have it. Raises Problem 400."""
-    if not name or "\0" in name:
-        raise problems.invalid_request("A name is not empty and holds no NUL.")
+    if not name or "\0" in name or len(name) > ID_CHARACTERS_MAX:
+        raise problems.invalid_request(f"A name has 1 to {ID_CHARACTERS_MAX} characters and holds no NUL.")
     return name
