@@ -18,8 +18,9 @@ import cairn.testing
 
 ROOT = Path(__file__).parent.parent
 
-#: Packages whose `__all__` is a promise, with the most names each may have (`cairn`: two sandboxes, the default and the host).
-FACES: dict[str, int] = {"cairn": 28, "cairn.runtime": 28, "cairn.testing": 40, "cairn.framework.http": 10}
+#: Packages whose `__all__` is a promise, with the most names each may have (`cairn`: three sandboxes and
+#: a skill among what stands in an agent's definition).
+FACES: dict[str, int] = {"cairn": 30, "cairn.runtime": 28, "cairn.testing": 40, "cairn.framework.http": 10}
 
 FACE_MODULES = [module for module in (cairn, cairn.runtime, cairn.testing, cairn.framework.http) if hasattr(module, "__all__")]
 

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from cairn.harness.hooks import Received, Settled, Stopping
     from cairn.harness.limits import Limits
     from cairn.harness.messages import Image, Text
+    from cairn.harness.sandbox.isolated import isolated
     from cairn.harness.sandbox.local import local
     from cairn.harness.sandbox.virtual import virtual
+    from cairn.harness.skill import skill
     from cairn.harness.tools import Tool, ToolResult
     from cairn.harness.turn_view import Turn
 
@@ -64,8 +66,10 @@ _HOMES = {
     "UsageError": "cairn.errors",
     "approval": "cairn.harness.asking",
     "client_tool": "cairn.harness.client_tool",
+    "isolated": "cairn.harness.sandbox.isolated",
     "local": "cairn.harness.sandbox.local",
     "open_to_everyone": "cairn.framework.http.auth",
+    "skill": "cairn.harness.skill",
     "tool": "cairn.harness.function_tool",
     "virtual": "cairn.harness.sandbox.virtual",
 }
@@ -96,8 +100,10 @@ __all__ = [
     "__version__",
     "approval",
     "client_tool",
+    "isolated",
     "local",
     "open_to_everyone",
+    "skill",
     "tool",
     "virtual",
 ]
