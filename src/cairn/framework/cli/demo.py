@@ -202,8 +202,7 @@ class _Demo:
         command = [sys.executable, "-m", "cairn.framework.cli", "run", self._job.agent.name, MESSAGE, "--id", CONVERSATION]
         command += ["--store", str(self._job.store), "--json"]
         command += ["--model", self._request.model] if self._request.model is not None else []
-        # The tests are run by `python3`: the first one in PATH is this interpreter's.
-        environment = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"}
+        environment = dict(os.environ)
         if self._request.pace is not None:
             environment[PACE] = str(self._request.pace)
         with self._job.errors.open("ab") as errors:
@@ -235,11 +234,15 @@ class _Demo:
 
     async def _report(self, store: Store, standing: Standing, death: Death | None, seconds: float) -> Report:
         from cairn.framework.demo import report
-        from cairn.framework.demo.job import run_tests
+        from cairn.framework.demo.job import CONVERSATION, run_tests
+        from cairn.runtime.storage.store import Address
+        from cairn.runtime.workspace_history import workspace_at
 
         is_scripted = self._request.model is None
+        files = await workspace_at(store, Address("triage", CONVERSATION))
+        await self._job.take_out(files)
         changed = tuple(self._job.changed())
-        tests = await run_tests(self._job, sys.executable)
+        tests = await run_tests(files)
         problems = tuple(f"{problem.where}: {problem.what}" for problem in await store.check())
         lines = self._job.witness.lines()
         found = report.Report(

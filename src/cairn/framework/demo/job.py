@@ -19,6 +19,7 @@ from cairn.framework.demo.witness import EFFECTS, Witness
 
 if TYPE_CHECKING:
     from cairn.harness.tools import Tool
+    from cairn.runtime.workspace_reading import Reading
 
 PROJECT = Path(__file__).parent / "project"
 
@@ -44,7 +45,7 @@ Its model and its tools only work in this folder. Everything else is what you wo
 
 from pathlib import Path
 
-from cairn import Agent, local
+from cairn import Agent, virtual
 from cairn.framework.demo.job import scripted_model, witnessed_tools
 
 HERE = Path(__file__).parent
@@ -52,7 +53,7 @@ HERE = Path(__file__).parent
 triage = Agent(
     "triage",
     model=scripted_model(HERE),  # `cairn demo --model anthropic:…` takes its place
-    sandbox=local(HERE / "project"),  # real files and a real shell
+    sandbox=virtual(seed=HERE / "project"),  # files and a shell of its own; nothing of this machine
     tools=witnessed_tools(HERE),  # the file tools; each call also leaves a line in {EFFECTS}
     instructions="""
 {chr(10).join("        " + line for line in INSTRUCTIONS.splitlines())}
@@ -101,6 +102,20 @@ class Job:
         """What the workers wrote to standard error."""
         return self.folder / "worker.log"
 
+    async def take_out(self, files: Reading) -> None:
+        """The agent's files are in `project`, as it left them; its temporary ones are not."""
+        for entry in files.walk():
+            path = self.project / entry.path.lstrip("/")
+            if entry.path.startswith("/.tmp") or entry.is_link:
+                continue
+            if entry.is_directory:
+                path.mkdir(exist_ok=True)
+            else:
+                path.write_bytes(await files.read(entry.path))
+        for path in _files(self.project):
+            if not files.exists(path.relative_to(self.project).as_posix()):
+                path.unlink()
+
     def changed(self) -> list[str]:
         """The files that are not as they are in the package, by name."""
         names = {path.relative_to(root).as_posix() for root in (PROJECT, self.project) for path in _files(root)}
@@ -121,18 +136,12 @@ def prepare(parent: Path | None = None) -> Job:
     return job
 
 
-async def run_tests(job: Job, python: str) -> Run:
-    """What the project's tests say now. Run by the demo itself, in a sandbox of its own."""
-    import shlex
+async def run_tests(files: Reading) -> Run:
+    """What the project's tests say now. Run by the demo itself, over the agent's files, and as closed in as the agent."""
+    from cairn.harness.sandbox.virtual_once import run_over
 
-    from cairn.harness.sandbox.local import local
-
-    command = f"{shlex.quote(python)} -m unittest"
-    sandbox = await local(job.project).open("demo/verify", str(job.folder / "verify"))
-    try:
-        result = await sandbox.exec(command, timeout_seconds=TESTS_SECONDS_MAX)
-    finally:
-        await sandbox.close()
+    command = "python3 -m unittest"
+    result = await run_over(files, command, TESTS_SECONDS_MAX)
     return read_run(command, result.output.decode(errors="replace"))
 
 

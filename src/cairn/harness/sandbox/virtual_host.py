@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cairn.harness.sandbox.virtual_commands import Commands
     from cairn.harness.sandbox.virtual_network import Network
     from cairn.runtime.files import Entry
-    from cairn.runtime.workspace_draft import Draft
+    from cairn.runtime.workspace_reading import Reading
 
 #: A file that a command reads: it has it in memory as a whole.
 READ_BYTES_MAX = 64 * 1024 * 1024
@@ -45,8 +45,8 @@ Answer = tuple[Any, bytes]
 class CommandHost:
     """One command's side in the host. It raises only for a worker that cannot be trusted to go on."""
 
-    def __init__(self, draft: Draft, log: CommandLog, commands: Commands, network: Network | None) -> None:
-        self._draft = draft
+    def __init__(self, files: Reading, log: CommandLog, commands: Commands, network: Network | None) -> None:
+        self._files = files
         self._log = log
         self._commands = commands
         self._network = network
@@ -61,10 +61,10 @@ class CommandHost:
         try:
             match asked:
                 case wire.Look():
-                    found = self._draft.lstat(asked.path)
+                    found = self._files.lstat(asked.path)
                     return {"entry": None if found is None else _entry(found)}, b""
                 case wire.List():
-                    return {"entries": [(entry.name, _entry(entry)) for entry in self._draft.list(asked.path)]}, b""
+                    return {"entries": [(entry.name, _entry(entry)) for entry in self._files.list(asked.path)]}, b""
                 case wire.Read():
                     return {}, await self._read(asked.path)
                 case wire.ReadMany():
@@ -80,10 +80,10 @@ class CommandHost:
         raise wire.Garbage("a shell worker asked for what its agent was not given")
 
     async def _read(self, path: str) -> bytes:
-        found = self._draft.stat(path)
+        found = self._files.stat(path)
         if found is not None and found.size > READ_BYTES_MAX:
             raise WorkspaceError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-        return await self._draft.read(path)
+        return await self._files.read(path)
 
     async def _read_many(self, paths: list[str]) -> Answer:
         """As many of the files as fit, in order; None for one that cannot be read."""
@@ -91,7 +91,7 @@ class CommandHost:
         contents: list[bytes] = []
         room = READ_MANY_BYTES_MAX
         for path in paths:
-            found = self._draft.lstat(path)
+            found = self._files.lstat(path)
             if found is None or not found.is_file or (sizes and found.size > room):
                 break
             data = await self._read(path)
