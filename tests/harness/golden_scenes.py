@@ -438,9 +438,14 @@ def files_by_hand() -> list[tuple[int, bytes]]:
     large = Change(id=3, mtime=5.0, size=2_000_000, chunks=("a" * 64, "b" * 64))
     batches: list[list[r.Record]] = [
         [r.InstanceCreated(kind="worker", id="f", uid="inst_4", at=1.0)],
+        [r.ObjectReached(at=1.0)],
         [r.InstanceClaimed(epoch=1, worker="w", at=2.0)],
         [r.FilesChanged(at=3.0, base=0, changes=made)],
-        [r.FilesChanged(at=4.0, base=1, changes=(Change(id=2, name="lib"), Change(id=4, gone=True), Change(id=5, mode=0o644)))],
+        [
+            r.FilesChanged(
+                at=4.0, base=1, changes=(Change(id=2, parent=1, name="lib"), Change(id=4, gone=True), Change(id=5, mode=0o644))
+            )
+        ],
         [r.FilesStaged(transaction="files_1", changes=(large,))],
         [
             r.FilesStaged(

@@ -329,7 +329,7 @@ def test_a_store_that_refuses_to_merge_is_not_asked_again_for_nothing(caplog: py
             assert (await (await conversation.send("And?")).reply()).text == "Bye."
 
     asyncio.run(asyncio.wait_for(main(), 20))
-    assert "could not be tidied up" in caplog.text and "held by another process" in caplog.text
+    assert "'tidying' of toy/c failed" in caplog.text and "held by another process" in caplog.text
 
 
 def test_merging_can_be_switched_off(caplog: pytest.LogCaptureFixture) -> None:
