@@ -78,7 +78,8 @@ shutil.copytree("a", "c"); shutil.rmtree("a"); os.symlink("c/b/f", "link"); os.r
 os.chmod("c/d/f", 0o600); os.utime("c/d/f", (1, 1)); os.chdir("c")
 print(os.getcwd(), os.listdir(), oct(os.stat("d/f").st_mode), os.path.getmtime("d/f"), os.path.exists("/workspace/a"))
 print(sorted(glob.glob("/workspace/**", recursive=True)), [e.name for e in os.scandir("d") if e.is_file()])
-for wrong in (lambda: open("nope"), lambda: open("d"), lambda: os.mkdir("d"), lambda: open("/etc/x", "w"), lambda: os.rmdir("d")):
+o = open
+for wrong in (lambda: o("nope"), lambda: o("d"), lambda: os.mkdir("d"), lambda: o("/etc/x", "w"), lambda: os.rmdir("d")):
     try: wrong()
     except OSError as e: print(type(e).__name__, e.errno)
 """

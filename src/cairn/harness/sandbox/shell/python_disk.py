@@ -141,8 +141,35 @@ class OpenFile(io.BytesIO):
 
 def replacements(disk: Disk) -> list[tuple[Any, str, Any]]:
     """Python's functions for files, over the shell's."""
+    own = _Functions(disk)
+    named = (
+        "stat",
+        "lstat",
+        "listdir",
+        "scandir",
+        "mkdir",
+        "remove",
+        "rmdir",
+        "rename",
+        "readlink",
+        "symlink",
+        "chmod",
+        "access",
+    )
+    found: list[tuple[Any, str, Any]] = [(os, name, getattr(own, name)) for name in (*named, "utime", "getcwd", "chdir")]
+    found += [(os, "unlink", own.remove), (os, "replace", own.rename), (os, "listxattr", lambda *_, **__: [])]
+    found += [(builtins, "open", own.open), (io, "open", own.open), (tokenize, "_builtin_open", own.open)]
+    return [*found, (shutil, "_use_fd_functions", False)]
 
-    def open_(
+
+class _Functions:
+    """Those functions; each as Python's own of its name."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def open(
+        self,
         file: Any,
         mode: str = "r",
         buffering: int = -1,
@@ -154,74 +181,74 @@ def replacements(disk: Disk) -> list[tuple[Any, str, Any]]:
     ) -> Any:
         if isinstance(file, int):
             raise OSError(9, "Bad file descriptor")
-        raw = OpenFile(disk, fspath(file), mode.replace("t", "").replace("U", "") or "r")
-        return (
-            raw if "b" in mode else io.TextIOWrapper(raw, encoding or "utf-8", errors, newline, line_buffering=buffering == 1)
-        )
+        raw = OpenFile(self._disk, fspath(file), mode.replace("t", "").replace("U", "") or "r")
+        if "b" in mode:
+            return raw
+        return io.TextIOWrapper(raw, encoding or "utf-8", errors, newline, line_buffering=buffering == 1)
 
-    def status(path: Any, *, dir_fd: Any = None, follow_symlinks: bool = True) -> os.stat_result:
-        return status_of(disk.get(path, follow=follow_symlinks))
+    def stat(self, path: Any, *, dir_fd: Any = None, follow_symlinks: bool = True) -> os.stat_result:
+        return status_of(self._disk.get(path, follow=follow_symlinks))
 
-    def listdir(path: Any = ".") -> list[str]:
+    def lstat(self, path: Any, **_: Any) -> os.stat_result:
+        return status_of(self._disk.get(path, follow=False))
+
+    def listdir(self, path: Any = ".") -> list[str]:
+        disk = self._disk
         return [name for name, _ in disk.do(path, lambda: disk.files.list(disk.at(path)))]
 
-    def rename(old: Any, new: Any, **_: Any) -> None:
+    def scandir(self, path: Any = ".") -> Scan:
+        return Scan(self._disk, path)
+
+    def mkdir(self, path: Any, mode: int = 0o777, **_: Any) -> None:
+        disk = self._disk
+        disk.do(path, lambda: disk.files.mkdir(disk.at(path, follow=False), False))
+
+    def rename(self, old: Any, new: Any, **_: Any) -> None:
+        disk = self._disk
         disk.do(old, lambda: disk.files.rename(disk.at(old, follow=False), disk.at(new, follow=False)))
 
-    def remove(path: Any, **_: Any) -> None:
-        if disk.get(path, follow=False).kind == DIRECTORY:
+    def remove(self, path: Any, **_: Any) -> None:
+        if self._disk.get(path, follow=False).kind == DIRECTORY:
             raise IsADirectoryError(21, "Is a directory", str(path))
+        self._remove(path)
+
+    def rmdir(self, path: Any, **_: Any) -> None:
+        if self._disk.get(path, follow=False).kind != DIRECTORY:
+            raise NotADirectoryError(20, "Not a directory", str(path))
+        self._remove(path)
+
+    def _remove(self, path: Any) -> None:
+        disk = self._disk
         disk.do(path, lambda: disk.files.remove(disk.at(path, follow=False), False))
 
-    def rmdir(path: Any, **_: Any) -> None:
-        if disk.get(path, follow=False).kind != DIRECTORY:
+    def chdir(self, path: Any) -> None:
+        if self._disk.get(path).kind != DIRECTORY:
             raise NotADirectoryError(20, "Not a directory", str(path))
-        disk.do(path, lambda: disk.files.remove(disk.at(path, follow=False), False))
+        self._disk.cwd = self._disk.at(path)
 
-    def chdir(path: Any) -> None:
-        if disk.get(path).kind != DIRECTORY:
-            raise NotADirectoryError(20, "Not a directory", str(path))
-        disk.cwd = disk.at(path)
+    def getcwd(self) -> str:
+        return self._disk.cwd
 
-    def utime(path: Any, times: Any = None, *, ns: Any = None, **_: Any) -> None:
+    def utime(self, path: Any, times: Any = None, *, ns: Any = None, **_: Any) -> None:
+        disk = self._disk
         when = float(times[1]) if times else ns[1] / 1e9 if ns else disk.files.now()
         disk.do(path, lambda: disk.files.set_time(disk.at(path), when))
 
-    def readlink(path: Any, **_: Any) -> str:
-        return disk.do(path, lambda: disk.files.read_link(disk.at(path, follow=False)))  # type: ignore[no-any-return]
+    def readlink(self, path: Any, **_: Any) -> str:
+        disk = self._disk
+        target: str = disk.do(path, lambda: disk.files.read_link(disk.at(path, follow=False)))
+        return target
 
-    return [
-        (builtins, "open", open_),
-        (io, "open", open_),
-        (tokenize, "_builtin_open", open_),
-        (os, "stat", status),
-        (os, "lstat", lambda path, **_: status(path, follow_symlinks=False)),
-        (os, "listdir", listdir),
-        (os, "scandir", lambda path=".": Scan(disk, path)),
-        (
-            os,
-            "mkdir",
-            lambda path, mode=0o777, **_: disk.do(path, lambda: disk.files.mkdir(disk.at(path, follow=False), False)),
-        ),
-        (os, "remove", remove),
-        (os, "unlink", remove),
-        (os, "rmdir", rmdir),
-        (os, "rename", rename),
-        (os, "replace", rename),
-        (os, "readlink", readlink),
-        (
-            os,
-            "symlink",
-            lambda target, path, *_, **__: disk.do(path, lambda: disk.files.symlink(str(target), disk.at(path, follow=False))),
-        ),
-        (os, "chmod", lambda path, mode, **_: disk.do(path, lambda: disk.files.chmod(disk.at(path), mode))),
-        (os, "access", lambda path, mode, **_: disk.find(path) is not None),
-        (os, "utime", utime),
-        (shutil, "_use_fd_functions", False),
-        (os, "listxattr", lambda *_, **__: []),
-        (os, "getcwd", lambda: disk.cwd),
-        (os, "chdir", chdir),
-    ]
+    def symlink(self, target: Any, path: Any, *_: Any, **__: Any) -> None:
+        disk = self._disk
+        disk.do(path, lambda: disk.files.symlink(str(fspath(target)), disk.at(path, follow=False)))
+
+    def chmod(self, path: Any, mode: int, **_: Any) -> None:
+        disk = self._disk
+        disk.do(path, lambda: disk.files.chmod(disk.at(path), mode))
+
+    def access(self, path: Any, mode: int, **_: Any) -> bool:
+        return self._disk.find(path) is not None
 
 
 class Scan:
