@@ -351,6 +351,8 @@ PURE = (
     "harness/conversation.py",
     "harness/projection.py",
     "harness/shown.py",
+    "harness/shown_questions.py",
+    "harness/program_names.py",
     "framework/http/problems.py",
     "framework/http/origin.py",
     "framework/http/snapshot.py",

@@ -18,6 +18,8 @@ from cairn.harness import records as h
 from cairn.harness.asking import AnyAnswer, AskKind, digest_of_answer, misfit, write_answer
 from cairn.harness.conversation import Conversation
 from cairn.harness.entries import Entry
+from cairn.harness.program_names import is_of
+from cairn.harness.shown_questions import of_program
 from cairn.runtime import records as r
 from cairn.runtime.client import Client
 from cairn.runtime.instance import Fold
@@ -71,25 +73,23 @@ def open_questions(fold: Fold) -> list[h.ToolAwaiting]:
             found.append(asking)
     for fiber in fold.runtime.fibers.values():
         if fiber.method == h.PROGRAM and fiber.abort is None:
-            found += [_of_program(fiber, wait) for wait in fiber.waits.values() if wait.on == "answer"]
+            found += [asked for wait in fiber.waits.values() if (asked := _of_program(fiber, wait)) is not None]
     return sorted(found, key=lambda asking: asking.at)
 
 
-def _of_program(fiber: FiberState, wait: WaitState) -> h.ToolAwaiting:
-    """What a program asks before a call of its own: the same question, of another fiber."""
-    asked = msgspec.json.decode(wait.request)
-    return h.ToolAwaiting(
-        submission=fiber.id,
-        turn="",
-        call=wait.name,
-        name=asked["function"],
-        arguments=msgspec.Raw(msgspec.json.encode(asked["arguments"])),
-        digest=wait.digest,
-        kind=asked.get("kind", "approval"),
-        at=wait.since,
-        until=wait.until,
-        reason=asked["reason"],
-        by=wait.by,
+def _of_program(fiber: FiberState, wait: WaitState) -> h.ToolAwaiting | None:
+    """What a program asks before a call of its own."""
+    return of_program(
+        r.FiberWaiting(
+            fiber=fiber.id,
+            name=wait.name,
+            at=wait.since,
+            on=wait.on,
+            until=wait.until,
+            digest=wait.digest,
+            request=wait.request,
+            by=wait.by,
+        )
     )
 
 
@@ -174,6 +174,8 @@ class Answers:
     def _too_late(self, fold: Fold, call: str, raw: msgspec.Raw, digest: str, by: str) -> AnswerReceipt:
         """What is said to an answer to something that waits for none: the first one's receipt if it is the same."""
         state: Conversation = fold.state
+        if (program := _program_of(fold, call)) is not None:
+            return self._late_to_program(fold, program, call, raw)
         asking, entry = state.asking.get(call), _entry_of(state, call)
         if entry is None:
             raise NotFound(f"{self._where} has no call '{call}'; its questions say what it asks")
@@ -196,6 +198,13 @@ class Answers:
             raise Conflict(f"{self._where}: call '{call}' waits no more: {_why(fiber, came)}")
         return self._again(fold, call, came.by, bytes(came.value) == bytes(raw))
 
+    def _late_to_program(self, fold: Fold, program: FiberState, call: str, raw: msgspec.Raw) -> AnswerReceipt:
+        """To what a program asked: what counts is what it was told, while it runs."""
+        came = program.came.get(call)
+        if came is None or came.timed_out:
+            raise Conflict(f"{self._where}: call '{call}' waits no more: {_why(program, came)}")
+        return self._again(fold, call, came.by, bytes(came.value) == bytes(raw))
+
     def _again(self, fold: Fold, call: str, by: str, same: bool) -> AnswerReceipt:
         if not same:
             raise Conflict(f"{self._where}: call '{call}' was answered otherwise by {by or 'somebody'}; that stands")
@@ -206,6 +215,12 @@ def _why(fiber: FiberState | None, came: Came | None) -> str:
     if fiber is None or fiber.abort is not None:
         return "its submission was stopped"
     return "its time is over, or a message took its place" if came is not None else "it has ended"
+
+
+def _program_of(fold: Fold, call: str) -> FiberState | None:
+    """The program that asks, or asked, this: its calls are named after it."""
+    fibers = (*fold.runtime.fibers.values(), *fold.runtime.settled.values())
+    return next((each for each in fibers if each.method == h.PROGRAM and is_of(each.id, call)), None)
 
 
 def _entry_of(state: Conversation, call: str) -> Entry | None:

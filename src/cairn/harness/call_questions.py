@@ -33,6 +33,7 @@ from cairn.harness.attempt import Attempt, View
 from cairn.harness.calls import fitting
 from cairn.harness.cut import LATE_SECONDS, CutReason
 from cairn.harness.messages import ResultContent, Text
+from cairn.harness.program_names import fiber_of
 from cairn.harness.render import EXPIRED, REJECTED, WITHDRAWN
 from cairn.harness.settling import outcome
 from cairn.harness.submission import CallState, CallStatus, Control
@@ -134,7 +135,7 @@ class CallQuestions:
             output=schema,
         )
         if asks.kind == "program":
-            code, fiber = msgspec.json.decode(arguments)["code"], program_fiber.fiber_of(awaiting.submission, call.id)
+            code, fiber = msgspec.json.decode(arguments)["code"], fiber_of(awaiting.submission, call.id)
             begun = program_fiber.accepted(awaiting.submission, call.id, code, now, attempt.rendered().snippets)
             return [awaiting, begun, r.FiberWaiting(fiber=attempt.fiber.id, name=call.id, at=now, on="fiber", event=fiber)]
         request = msgspec.Raw(msgspec.json.encode({"kind": asks.kind, "tool": call.name}))
@@ -170,7 +171,7 @@ class CallQuestions:
 
     def _of_program(self, control: Control, call: CallState, asking: h.ToolAwaiting) -> r.Record:
         """What came of the program, which has settled."""
-        fiber = self._attempt.instance.runtime.fiber(program_fiber.fiber_of(asking.submission, call.id))
+        fiber = self._attempt.instance.runtime.fiber(fiber_of(asking.submission, call.id))
         ended = fiber.outcome if fiber is not None else None
         text, is_error = program_fiber.told(ended or "aborted", *((fiber.result, fiber.error) if fiber else (b"", None)))
         base = outcome(control, call, "error", "", self._attempt.now())

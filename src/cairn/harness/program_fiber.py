@@ -20,6 +20,7 @@ from cairn.harness.calls import LiveCall, outcome_of, state_change
 from cairn.harness.code_stubs import declaration, function_names, parameters_of
 from cairn.harness.conversation import Conversation
 from cairn.harness.messages import Text
+from cairn.harness.program_names import fiber_of, name_of
 from cairn.harness.sizes import shortened
 from cairn.harness.snippets import Saved, Snippet, used
 from cairn.harness.tools import Tool, ToolResult
@@ -50,11 +51,6 @@ class Asked(msgspec.Struct, frozen=True):
     """The saved programs that it names, as they were when it began."""
 
 
-def fiber_of(submission: str, call: str) -> str:
-    """The id of the fiber that runs the program of a call."""
-    return f"program:{submission}:{call}"
-
-
 def accepted(submission: str, call: str, code: str, at: float, snippets: Sequence[Snippet] = ()) -> r.FiberAccepted:
     """The program will be run. In one batch with the question that it answers."""
     asked = Asked(submission, call, code, Program(code).digest, used(snippets, code))
@@ -81,7 +77,8 @@ async def run(attempt: Attempt, rendered: Rendered, interpreters: Interpreters, 
         )
 
     saved = [SavedFunction(each, functions, work_on).function for each in asked.snippets if each.name not in names.values()]
-    work = asyncio.ensure_future(work_on(program, [*functions, *saved]))
+    name = name_of(asked.submission, asked.call)
+    work = asyncio.ensure_future(work_on(program, [*functions, *saved], name=name))
     over = asyncio.ensure_future(_settled(attempt, asked.submission))
     try:
         await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,7 +10,8 @@ What has to be remembered between batches is in `shown.py`.
     message-appended            a person's message at admission (again when it joins an answer), signals, advisories
     message-started … message-completed     one step of an answer; deltas and tool-input in between
     tool-output | -error        one a call, as soon as it is durable
-    data-part, message-metadata what an agent shows beside its words; `question:<call>` is a call that waits for an answer
+    data-part, message-metadata what an agent shows beside its words; `question:<call>` is a call that waits for an answer,
+                                of the model's or of a program's
     submission-settled          the one outcome, last
     conversation-reset          birth, and a rewind: the reader gets a snapshot for it
 """
@@ -23,8 +24,9 @@ from typing import Any
 import msgspec
 
 from cairn.harness import records as h
+from cairn.harness import shown_questions as questions
 from cairn.harness.messages import Image, Text, Thinking, ToolCall
-from cairn.harness.shown import Chunk, Shown, is_continued, is_submission, question, resolved
+from cairn.harness.shown import Chunk, Shown, is_continued, is_submission
 from cairn.harness.times import iso
 from cairn.runtime import records as r
 
@@ -256,7 +258,7 @@ def _failed(place: _Place, record: h.TurnFailed) -> Iterator[Chunk]:
 
 def _asked(place: _Place, record: h.ToolAwaiting) -> Iterator[Chunk]:
     if record.kind != "program":  # of which nobody is asked
-        yield _data(place.shown.answer, question_name(record.call), question(record))
+        yield _data(place.shown.answer, question_name(record.call), questions.question(record))
 
 
 def _called(place: _Place, record: h.ToolCalled) -> Iterator[Chunk]:
@@ -266,12 +268,22 @@ def _called(place: _Place, record: h.ToolCalled) -> Iterator[Chunk]:
 def _resolved(shown: Shown, record: h.ToolCalled | h.ToolOutcome) -> Iterator[Chunk]:
     asked = shown.asked.get(record.call)
     if asked is not None:
-        yield _data(shown.answer, question_name(record.call), resolved(asked, record))
+        yield _data(shown.answer, question_name(record.call), questions.resolved(asked, record))
 
 
 def question_name(call: str) -> str:
     """The data part that shows the question of a call, and what became of it."""
     return f"question:{call}"
+
+
+def _asked_by_program(place: _Place, record: r.FiberWaiting) -> Iterator[Chunk]:
+    if (asked := questions.begun(record)) is not None and place.shown.answer:
+        yield _data(place.shown.answer, question_name(record.name), asked)
+
+
+def _decided(place: _Place, record: questions.Step) -> Iterator[Chunk]:
+    if place.shown.asked and (asked := questions.decided(place.shown.asked, record)) is not None:
+        yield _data(place.shown.answer, question_name(asked["toolCallId"]), asked)
 
 
 def _outcome(place: _Place, record: h.ToolOutcome) -> Iterator[Chunk]:
@@ -331,6 +343,8 @@ def _is_present(shown: Shown, fiber: str) -> bool:
 
 
 def _settled(place: _Place, record: r.FiberSettled) -> Iterator[Chunk]:
+    for name in questions.of_fiber(place.shown.asked, record.fiber):
+        yield _data(place.shown.answer, question_name(name), {**place.shown.asked[name], "state": "aborted"})
     if not is_submission(record.fiber):
         return
     shown = place.shown
@@ -367,6 +381,9 @@ _CHUNKS: dict[type[r.Record], Callable[[_Place, Any], Iterator[Chunk]]] = {
     r.InstanceCreated: _created,
     r.FiberAccepted: _accepted,
     r.FiberSettled: _settled,
+    r.FiberWaiting: _asked_by_program,
+    r.StepStarted: _decided,
+    r.StepCompleted: _decided,
     h.TurnStarted: _turn_started,
     h.MessageDelta: _delta,
     h.MessageCompleted: _completed,

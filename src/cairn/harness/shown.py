@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from cairn.harness import records as h
+from cairn.harness import shown_questions as questions
 from cairn.harness.messages import ToolCall
-from cairn.harness.times import iso
 from cairn.runtime import records as r
 
 Chunk = dict[str, Any]
@@ -38,7 +38,7 @@ class Shown(msgspec.Struct, omit_defaults=True):
     held: list[Chunk] = []
     """What was shown before the answer had a message to hang it on."""
     asked: dict[str, Chunk] = {}
-    """What is shown of the calls of the open turn that asked, by call."""
+    """What is shown of the calls of the open turn that asked, by call; of those that its programs make, by their wait."""
 
     def copy(self) -> Shown:
         twin = msgspec.structs.replace(self)
@@ -114,43 +114,9 @@ def _remember_progress(shown: Shown, record: h.ToolProgress) -> None:
         shown.progress.append(record.call)
 
 
-def question(record: h.ToolAwaiting) -> Chunk:
-    """What people are shown of a call that waits for an answer."""
-    shown: Chunk = {
-        "state": "waiting",
-        "toolCallId": record.call,
-        "toolName": record.name,
-        "kind": record.kind,
-        "input": msgspec.json.decode(record.arguments),
-        "digest": record.digest,
-        "askedAt": iso(record.at),
-    }
-    if record.until is not None:
-        shown["expiresAt"] = iso(record.until)
-    if record.reason:
-        shown["reason"] = record.reason
-    if record.by:
-        shown["by"] = list(record.by)
-    return shown
-
-
-def resolved(asked: Chunk, record: h.ToolCalled | h.ToolOutcome) -> Chunk:
-    """The same once it has been answered, or needs no answer any more."""
-    shown = {**asked, "state": _STATES.get(record.outcome, "answered") if isinstance(record, h.ToolOutcome) else "approved"}
-    if record.answer:
-        shown["answeredAt"] = iso(record.at)
-    if record.by:
-        shown["answeredBy"] = record.by
-    return shown
-
-
-#: How a question ended, by the outcome of a call that was not approved. An output or an error was given as an answer.
-_STATES = {"rejected": "rejected", "expired": "expired", "withdrawn": "withdrawn", "aborted": "aborted", "unknown": "aborted"}
-
-
 def _remember_asked(shown: Shown, record: h.ToolAwaiting) -> None:
     if record.kind != "program":
-        shown.asked[record.call] = question(record)
+        shown.asked[record.call] = questions.question(record)
 
 
 def _remember_called(shown: Shown, record: h.ToolCalled) -> None:
@@ -175,6 +141,8 @@ def _remember_metadata(shown: Shown, record: h.MetadataShown) -> None:
 
 
 def _remember_settled(shown: Shown, record: r.FiberSettled) -> None:
+    for name in questions.of_fiber(shown.asked, record.fiber):
+        del shown.asked[name]
     if record.fiber == shown.submission:
         _remember_end(shown, record)
     if is_submission(record.fiber):
@@ -194,4 +162,8 @@ _MEMORY: dict[type[r.Record], Callable[[Shown, Any], None]] = {
     h.DataShown: _remember_data,
     h.MetadataShown: _remember_metadata,
     r.FiberSettled: _remember_settled,
+    r.FiberWaiting: lambda shown, record: questions.remember(shown.asked, record),
+    r.AnswerGiven: lambda shown, record: questions.remember_answer(shown.asked, record),
+    r.StepStarted: lambda shown, record: questions.forget(shown.asked, record),
+    r.StepCompleted: lambda shown, record: questions.forget(shown.asked, record),
 }
