@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,35 @@ def test_a_check_that_looked_in_the_wrong_place_does_not_pass(shell: Shell) -> N
     assert "there are no agents in agents; write agents/NAME.py" in done.out
     assert info.code == 0
     assert "there are no agents in agents" in info.out
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "extra"),
+    [
+        ("sandbox=e2b()", "e2b", "e2b"),
+        ("sandbox=modal('app')", "modal", "modal"),
+        ("sandbox=daytona()", "daytona", "daytona"),
+        ("sandbox=ssh('host')", "asyncssh", "ssh"),
+        ("codemode=True", "pydantic_monty", "programs"),
+    ],
+)
+def test_check_names_the_extra_that_a_definition_needs(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, option: str, package: str, extra: str
+) -> None:
+    """What would fail in the first turn, after a message was accepted, is said before: with the line that installs it."""
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    imports = "\n".join(f"from cairn.harness.sandbox.{name} import {name}" for name in ("daytona", "e2b", "modal", "ssh"))
+    shell.write("agents/far.py", f"{SCRIPTED}\n{imports}\nfar = Agent('far', model=ScriptedModel(None), {option})\n")
+
+    done = shell.cairn("check")
+
+    assert done.code == 2 and f"pip install 'cairn-agents[{extra}]'" in done.out + done.err
+
+
+def test_a_sandbox_that_is_none_is_refused_where_it_is_written(shell: Shell) -> None:
+    """A name in quotes is no sandbox: the line is told, and no attribute that it lacks."""
+    shell.write("agents/odd.py", f"{SCRIPTED}\nodd = Agent('odd', model=ScriptedModel(None), sandbox='isolated')\n")
+
+    done = shell.cairn("check")
+
+    assert done.code == 2 and "sandbox='isolated' opens none; give virtual()" in done.out + done.err

@@ -27,6 +27,7 @@ from cairn.framework.listeners import Listener, Listeners
 from cairn.framework.signing import secret_of
 from cairn.harness.agent import Agent
 from cairn.harness.application import AgentApplication
+from cairn.harness.extras import check_extras
 from cairn.harness.handle import ConversationHandle, check_id
 from cairn.harness.loop import Services
 from cairn.harness.models.protocol import Model
@@ -333,8 +334,9 @@ class App:
 
     async def warm(self) -> None:
         """Import and build what the agents' models need, so that the first request does not wait for it. Raises UsageError
-        for a missing key or an unknown model, MissingExtra."""
+        for a missing key or an unknown model, MissingExtra for theirs and what the agents' sandboxes and programs need."""
         for agent in () if self._is_developed else self.agents:
+            check_extras(agent)
             if agent.model is not None:
                 await self._resolve(agent.model).warm()
 

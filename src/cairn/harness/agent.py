@@ -23,6 +23,7 @@ from cairn.harness.definition import (
     check_name,
     checked_instructions,
     checked_model,
+    checked_sandbox,
     checked_thinking,
     refuse_async,
 )
@@ -136,13 +137,11 @@ class Agent(Generic[S]):
         self._model = checked_model(self, model)
         self._instructions = checked_instructions(self, instructions)
         self._tools: dict[str, Tool] = {}
-        self.sandbox = sandbox
+        self.sandbox: SandboxFactory | None = checked_sandbox(self, sandbox)
         self.state_type: StateType[Any] | None = None if state is None else StateType(state)
         self.thinking = checked_thinking(self, thinking)
-        self.limits = limits
-        self.description = description
-        self.max_tokens = max_tokens
-        self.temperature = temperature
+        self.limits, self.description = limits, description
+        self.max_tokens, self.temperature = max_tokens, temperature
         self.model_settings: dict[str, Any] = dict(model_settings or {})
         self.schedules = checked_schedules(self, schedules)
         self._given_skills: tuple[GivenSkill, ...] = (skills,) if isinstance(skills, (str, Skill)) else tuple(skills)

@@ -49,6 +49,13 @@ def checked_model(label: object, model: Any) -> str | Model | None:
     return model  # type: ignore[no-any-return]
 
 
+def checked_sandbox(label: object, sandbox: Any) -> Any:
+    """What opens a sandbox, or None."""
+    if sandbox is not None and not callable(getattr(sandbox, "open", None)):
+        raise UsageError(f"{label}: sandbox={sandbox!r} opens none; give virtual(), isolated(), local() or another that does")
+    return sandbox
+
+
 def checked_thinking(label: object, thinking: Any) -> ThinkingLevel | None:
     """The level, if it is one."""
     if thinking is not None and thinking not in get_args(ThinkingLevel):

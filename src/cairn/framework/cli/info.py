@@ -18,6 +18,7 @@ from cairn.framework.imported import app_named, names_an_app
 from cairn.framework.modules import shown
 from cairn.framework.project import discover, load
 from cairn.harness.agent import Agent
+from cairn.harness.extras import check_extras
 from cairn.harness.tools import Tool
 from cairn.runtime.object import ObjectApplication
 
@@ -111,6 +112,10 @@ def _problems(agent: Agent[Any]) -> list[str]:
         rendered = agent.render(sandbox_tools=_sandbox_tools(agent))
     except Exception as error:
         return [f"{agent!r}: {error if isinstance(error, CairnError) else f'{type(error).__name__}: {error}'}"]
+    try:
+        check_extras(agent)
+    except UsageError as error:
+        problems.append(f"{agent!r}: {error}")
     if isinstance(rendered.model, str):
         from cairn.harness.models.resolve import check_installed, parse
 
