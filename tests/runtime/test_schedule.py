@@ -168,8 +168,8 @@ def test_cron_runs_at_its_local_times_over_a_change_of_the_clocks() -> None:
 
 
 def test_jitter_spreads_one_time_of_many_objects_and_keeps_each_ones_beat() -> None:
-    """L4: ten objects, one cron: each is late by a part of its own, less than the jitter and the same every hour; its fibers are
-    told the time that was meant, and none is missed, nor too late for `skip`."""
+    """L4: ten objects, one cron: each is late by a part of its own, less than the jitter and the same every hour; its fibers
+    are told the time that was meant, and none is missed, nor too late for `skip`."""
     called: dict[str, list[float]] = {}
 
     async def method(fiber: Fiber) -> None:
