@@ -15,16 +15,17 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from cairn.clock import Clock
-from cairn.errors import Conflict, FiberFailed, NotFound, UsageError
+from cairn.errors import FiberFailed, NotFound, UsageError
 from cairn.ids import Ids
-from cairn.runtime import log, waits
+from cairn.runtime import answering, log
 from cairn.runtime import records as r
+from cairn.runtime.answering import Question as Question
 from cairn.runtime.application import Application
 from cairn.runtime.encoding import as_json
 from cairn.runtime.instance import Fold, wake_now
 from cairn.runtime.schedule import Timing
 from cairn.runtime.schedule_state import ScheduleState
-from cairn.runtime.state import Came, FiberState, WaitState
+from cairn.runtime.state import FiberState
 from cairn.runtime.storage.store import Address, Admission, Append, Batch, Creation, Store, UidCondition
 
 
@@ -65,28 +66,8 @@ class Settlement:
 FiberStatus = Literal["accepted", "running", "parked", "settled", "completed", "failed", "aborted", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a fiber asks. Whoever answers names its digest, which says that they read this and nothing else."""
-
-    fiber: str
-    name: str
-    digest: str
-    raw: msgspec.Raw
-    asked_at: float
-    expires_at: float | None
-
-    def value(self, type: Any = Any) -> Any:
-        return msgspec.json.decode(self.raw, type=type)
-
-
 def _is(fiber: FiberState, status: FiberStatus) -> bool:
     return fiber.dead if status == "dead" else status in (fiber.phase.value, fiber.outcome)
-
-
-def _came(fold: Fold, fiber: str, name: str) -> Came | None:
-    state = fold.runtime.fibers.get(fiber)
-    return state.came.get(name) if state is not None else None
 
 
 class _Settled(msgspec.Struct):
@@ -204,43 +185,18 @@ class Client:
         return await self.request(id, r.ResolveRequested(fiber=fiber, outcome=outcome, at=now, result=raw, error=error, by=by))
 
     async def answer(self, id: str, fiber: str, name: str, digest: str, answer: Any, *, by: str = "") -> int:
-        """The fiber's question `name` is answered; its digest says which question was read. The first answer counts.
+        """The fiber's question `name` is answered; its digest says which question was read. The first answer counts; its
+        ordinal.
 
-        *Durable* when it returns. *Raises* NotFound: nothing of that name waits; Conflict: it asks something else, it is too
-        late, or somebody was faster.
+        *Durable* when it returns. *Idempotent*: the same answer again is the first one. *Raises* NotFound: nothing of that
+        name was asked; Conflict: it asks something else, it is too late, or somebody was faster; Denied: `by` may not answer
+        it; UsageError: that is no answer to it.
         """
-        now = self.clock.wall()
-        wait = self._question(await self.fold(id), fiber, name)
-        if (unfit := waits.unfit(wait, digest, now, by)) is not None:
-            raise Conflict(f"{self.address(id)}, fiber '{fiber}': {unfit}")
-        raw = as_json(f"the answer to '{name}'", answer)
-        given = r.AnswerGiven(call=name, digest=digest, at=now, answer=raw, by=by, fiber=fiber)
-        ordinal = await self.request(id, given)
-        came = _came(await self.fold(id, ordinal), fiber, name)
-        if came is None or came.ordinal != ordinal:
-            who = f"{came.by or 'somebody'} answered" if came is not None and not came.timed_out else "it ended"
-            raise Conflict(f"{self.address(id)}, fiber '{fiber}': {who} '{name}' first; this answer has no effect")
-        return ordinal
-
-    def _question(self, fold: Fold, fiber: str, name: str) -> WaitState:
-        state = fold.runtime.fibers.get(fiber)
-        wait = state.waits.get(name) if state is not None else None
-        if wait is None:
-            came = _came(fold, fiber, name)
-            if came is not None:
-                raise Conflict(f"'{name}' of fiber '{fiber}' was answered by {came.by or 'somebody'}, or its time is over")
-            raise NotFound(f"{self.address(id=fold.address.id)}: fiber '{fiber}' asks nothing called '{name}'")
-        return wait
+        return (await answering.give(self, id, fiber, name, digest, answer, by=by)).ordinal
 
     async def questions(self, id: str) -> list[Question]:
         """What the instance's fibers ask and nobody has answered, oldest first. Empty when there is no such instance."""
-        found = [
-            Question(fiber.id, wait.name, wait.digest, wait.request, wait.since, wait.until)
-            for fiber in (await self.fold(id)).runtime.unsettled()
-            for wait in fiber.waits.values()
-            if wait.on == "answer"
-        ]
-        return sorted(found, key=lambda question: question.asked_at)
+        return answering.questions_of((await self.fold(id)).runtime)
 
     # --- schedules
 

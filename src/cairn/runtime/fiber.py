@@ -19,6 +19,7 @@ import msgspec
 
 from cairn.errors import FiberFailed, StepNameReused, UsageError, WaitExpired
 from cairn.runtime import records as r
+from cairn.runtime.answering import APPROVAL, Approval
 from cairn.runtime.client import Client, Settlement
 from cairn.runtime.encoding import as_json
 from cairn.runtime.instance import Instance
@@ -41,6 +42,22 @@ class Answer:
 
     def value(self, type: Any = Any) -> Any:
         return msgspec.json.decode(self.raw, type=type)
+
+    @property
+    def approved(self) -> bool:
+        """Whether it is a yes to what asked for an approval; anything else is none."""
+        return self._approval().answer == "approve"
+
+    @property
+    def reason(self) -> str:
+        """Of a no, if one was given."""
+        return self._approval().reason
+
+    def _approval(self) -> Approval:
+        try:
+            return msgspec.json.decode(self.raw, type=Approval)
+        except msgspec.MsgspecError:
+            return Approval("reject", "it was answered with something that is neither yes nor no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +223,16 @@ class Fiber:
         return msgspec.json.decode(came.value, type=type)
 
     async def ask(
-        self, name: str, question: Any = None, *, expires: float | None = ANSWER_SECONDS, by: Sequence[str] = ()
+        self,
+        name: str,
+        question: Any = None,
+        *,
+        expires: float | None = ANSWER_SECONDS,
+        by: Sequence[str] = (),
+        approval: bool = False,
     ) -> Answer:
         """What somebody answers to `question` (JSON, shown to them): the first answer to exactly this, by whoever gives it, or
-        by one of `by`.
+        by one of `by`. With `approval` it is a yes or a no with a reason: `answer.approved`, `answer.reason`.
 
         An answer is bound to the name and to the digest of the question. *Raises* WaitExpired after `expires` seconds.
         """
@@ -219,7 +242,9 @@ class Fiber:
             as_json(f"question '{name}'", question)
             raw = msgspec.json.encode(question, order="sorted")
             until = None if expires is None else self.instance.clock.wall() + expires
-            came = await self._wait(name, "answer", until, digest=digest_of(raw), request=msgspec.Raw(raw), by=tuple(by))
+            names = (by,) if isinstance(by, str) else tuple(by)
+            event, request = APPROVAL if approval else "", msgspec.Raw(raw)
+            came = await self._wait(name, "answer", until, event=event, digest=digest_of(raw), request=request, by=names)
         if came.timed_out:
             raise WaitExpired(f"nobody answered '{name}' of fiber '{self.id}' in time")
         return Answer(bytes(came.value), came.by, came.at)

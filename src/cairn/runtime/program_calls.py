@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from cairn.errors import Fenced, NonRetryable, StepUnknown, StoreError, WaitExpired
 from cairn.runtime import records as r
+from cairn.runtime.answering import Approval
 from cairn.runtime.fiber import Fiber
 from cairn.runtime.method import seen
 from cairn.runtime.program import (
@@ -32,13 +33,6 @@ from cairn.runtime.step import error_info
 
 #: Is awaited before each call that the journal does not know; it may wait on the fiber, or raise what the call is to raise.
 Gate = Callable[[FunctionCall], Awaitable[None]]
-
-
-class Approval(msgspec.Struct, frozen=True):
-    """A person's answer to a call that asked for one, as JSON: `{"answer": "approve"}`, or `reject` and a reason."""
-
-    answer: Literal["approve", "reject"]
-    reason: str = ""
 
 
 class Calls:
@@ -265,7 +259,11 @@ class Calls:
         question = {"function": call.function, "arguments": call.arguments, "reason": reason if isinstance(reason, str) else ""}
         try:
             answer = await self.fiber.ask(
-                f"approve {call.name}", question, expires=function.approval_seconds, by=function.approvers
+                f"approve {call.name}",
+                question,
+                expires=function.approval_seconds,
+                by=function.approvers,
+                approval=True,
             )
             given = answer.value(Approval)
         except WaitExpired:

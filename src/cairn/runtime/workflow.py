@@ -22,11 +22,12 @@ import msgspec
 
 from cairn.errors import Conflict, FiberFailed, NotFound, WaitExpired
 from cairn.runtime import records as r
+from cairn.runtime.answering import Approval
 from cairn.runtime.callables import callable
+from cairn.runtime.draft import draft_of
 from cairn.runtime.durable import DurableObject
 from cairn.runtime.fiber import Fiber, client_of
 from cairn.runtime.program import Function, FunctionCall, Program, ProgramLimits, ProgramResult
-from cairn.runtime.program_calls import Approval
 from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.program_run import run_program
 from cairn.runtime.settings import ANSWER_SECONDS
@@ -146,7 +147,8 @@ class Workflow(DurableObject[WorkflowState]):
 
     @callable
     async def approve(self, name: str, digest: str, by: str = "") -> None:
-        """Yes to a question of it. *Raises* Conflict: nothing of that name is asked, or something else, or it is too late."""
+        """Yes to a question of it. Who says so is whoever the call's credential names; `by` only where there is none, as in
+        Python. *Raises* Conflict: nothing of that name is asked, or something else, or it is too late; Denied."""
         await self._answer(name, digest, Approval("approve"), by)
 
     @callable
@@ -156,6 +158,9 @@ class Workflow(DurableObject[WorkflowState]):
 
     async def _answer(self, name: str, digest: str, answer: Approval, by: str) -> None:
         self._begun()
+        draft = draft_of(self._instance)
+        if draft is not None and draft.call is not None and (draft.call.by or draft.call.connection):
+            by = draft.call.by  # nobody from outside answers in another's name (X10)
         try:
             await client_of(self._instance).answer(self.id, self.state.run, name, digest, answer, by=by)
         except NotFound as error:
@@ -268,7 +273,7 @@ async def _wait_for_approval(call: FunctionCall) -> dict[str, Any]:
     expires = call.arguments.get("expires")
     try:
         answer = await call.fiber.ask(
-            call.name, call.arguments["question"], expires=ANSWER_SECONDS if expires is None else expires
+            call.name, call.arguments["question"], expires=ANSWER_SECONDS if expires is None else expires, approval=True
         )
     except WaitExpired:
         raise TimeoutError("nobody answered in time") from None
