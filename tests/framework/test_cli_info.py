@@ -136,7 +136,7 @@ def test_check_names_the_extra_that_a_definition_needs(
     """What would fail in the first turn, after a message was accepted, is said before: with the line that installs it."""
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     imports = "\n".join(f"from cairn.harness.sandbox.{name} import {name}" for name in ("daytona", "e2b", "modal", "ssh"))
-    shell.write("agents/far.py", f"{SCRIPTED}\n{imports}\nfar = Agent('far', model=ScriptedModel(["ok"]), {option})\n")
+    shell.write("agents/far.py", f"{SCRIPTED}\n{imports}\nfar = Agent('far', model=ScriptedModel(['ok']), {option})\n")
 
     done = shell.cairn("check")
 
@@ -145,7 +145,7 @@ def test_check_names_the_extra_that_a_definition_needs(
 
 def test_a_sandbox_that_is_none_is_refused_where_it_is_written(shell: Shell) -> None:
     """A name in quotes is no sandbox: the line is told, and no attribute that it lacks."""
-    shell.write("agents/odd.py", f"{SCRIPTED}\nodd = Agent('odd', model=ScriptedModel(["ok"]), sandbox='isolated')\n")
+    shell.write("agents/odd.py", f"{SCRIPTED}\nodd = Agent('odd', model=ScriptedModel(['ok']), sandbox='isolated')\n")
 
     done = shell.cairn("check")
 
