@@ -24,6 +24,7 @@ from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, Verdi
 from cairn.runtime.client import Question
 from cairn.runtime.settings import RECOVERY_SECONDS
 from cairn.runtime.storage import SqliteStore
+from cairn.runtime.storage.readers import READERS
 from cairn.runtime.storage.store import Store
 from cairn.runtime.threads import Threads
 from cairn.testing import Process, Simulation, simulate
@@ -258,5 +259,6 @@ def test_hundreds_of_questions_hold_no_task_no_file_and_no_socket(tmp_path: Path
 
     tasks, files, answers = asyncio.run(main())
 
-    assert tasks <= 0 and files <= 0
+    # The store's second reading thread opens its connection, of two files, when both are needed at once.
+    assert tasks <= 0 and files <= 2 * (READERS - 1)
     assert answers == ["yes"] * QUESTIONS
