@@ -83,6 +83,8 @@ class Stage:
     limits: ProgramLimits = field(default_factory=ProgramLimits)
     check: bool = True
     files: Grant | None = None
+    text: Callable[[str], str] = lambda source: source
+    """What the program's text is in this life."""
     store: Any = None
     interpreters: Interpreters = field(default_factory=Interpreters)
 
@@ -96,7 +98,7 @@ class Stage:
             async def run(self, fiber: Fiber, source: str, inputs: dict[str, Any]) -> dict[str, Any]:
                 result = await run_program(
                     fiber,
-                    Program(source),
+                    Program(stage.text(source)),
                     stage.outside.functions(),
                     interpreters=stage.interpreters,
                     inputs=inputs,
