@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -72,6 +72,13 @@ class Limits:
     disk_bytes: int = 2 * 1024**3
     """All the sandbox's files together (see `disk.py`); also the largest file."""
     open_files: int = 4096
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is None and name == "cpus":
+                continue
+            if not isinstance(value, (int, float)) or not value > 0:  # -1 is no limit at all for the kernel
+                raise UsageError(f"isolated(limits=Limits({name}={value!r})): give a number above 0")
 
 
 def isolated(

@@ -22,6 +22,7 @@ from cairn.harness.sandbox.virtual_commands import Commands
 from cairn.harness.sandbox.virtual_files import FilesOf
 from cairn.harness.sandbox.virtual_paths import HOME, TEMPORARY, inside
 from cairn.harness.sandbox.virtual_pool import ShellPool, shared_pool
+from cairn.harness.sandbox.virtual_seed import checked as checked_seed
 from cairn.harness.sandbox.virtual_view import SEARCHER, VirtualView, shell_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def virtual(
     from cairn.harness.sandbox.virtual_network import Network
 
     granted = None if network is None else Network.of(network)
-    return VirtualFactory(Commands(commands or {}), granted, seed, quota, jail)
+    return VirtualFactory(Commands(commands or {}), granted, checked_seed(seed), quota, jail)
 
 
 class VirtualFactory:

@@ -65,7 +65,14 @@ class _Rule:
         grant = given if isinstance(given, Grant) else Grant(given)
         url = grant.url if "://" in grant.url else f"https://{grant.url}"
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname or parts.username or parts.query or parts.fragment or "*" in url:
+        if (
+            parts.scheme not in _PORTS
+            or not parts.hostname
+            or parts.username
+            or parts.query
+            or parts.fragment
+            or re.search(r"[\s*]", url)
+        ):
             raise UsageError(f"virtual(network=…): {grant.url!r} is no host and no http(s) URL of one")
         for name, value in grant.headers.items():
             if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
@@ -98,7 +105,7 @@ class Network:
         return cls([_Rule(each) for each in grants])
 
     def __str__(self) -> str:
-        return ", ".join(sorted({rule.host for rule in self._rules})) or "no host"
+        return ", ".join(sorted({f"{rule.scheme}://{rule.host}" for rule in self._rules})) or "no host"
 
     async def fetch(self, asked: Fetch, body: bytes) -> Answer:
         """What came of the request, or words for why nothing did. Never raises but for cancellation."""

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from cairn.runtime.workspace import Workspace
 
 
+def checked(seed: Seed | None) -> Seed | None:
+    """The seed, if it can be one; whether its directory is there is asked when it is planted. *Raises* UsageError."""
+    if isinstance(seed, Mapping):
+        for path, data in seed.items():
+            if not isinstance(path, str) or not isinstance(data, (str, bytes)):
+                raise UsageError(f"virtual(seed={{{path!r}: {data!r}}}): a seed maps paths to contents, as text or bytes")
+    elif seed is not None and not isinstance(seed, (str, os.PathLike)):
+        raise UsageError(f"virtual(seed={seed!r}): give a directory, or a mapping of paths to contents")
+    return seed
+
+
 async def plant(workspace: Workspace, seed: Seed) -> None:
     """The workspace has the seed's files, in one batch. *Raises* UsageError when there is no such directory."""
     if isinstance(seed, Mapping):
