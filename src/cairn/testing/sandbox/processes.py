@@ -68,7 +68,7 @@ class ProcessCases(Case):
 
         async def body(sandbox: Sandbox) -> None:
             command = f"echo before; (setsid sh -c {quoted(HEARTBEAT)} &) ; {HEARTBEAT}"
-            result = await sandbox.exec(command, timeout_seconds=0.5)
+            result = await sandbox.exec(command, timeout_seconds=1)
             assert (result.timed_out, result.output) == (True, b"before\n")
             await self.assert_still(sandbox)
 
