@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -26,14 +26,18 @@ from cairn.testing.scripted import ScriptedModel
 
 ALL = tuple(Grant)
 GUARDED = [route for route in ROUTES if route.grant is not OPEN and route.method != WEBSOCKET]
+#: What conversations and objects both have is asked of both.
+GUARDED += [replace(route, is_object=True) for route in GUARDED if route.is_both]
 #: What is opened as a WebSocket: a conversation, and an object.
 OPENED = [(route, kind) for route in ROUTES if route.method == WEBSOCKET for kind in ("echo", "room")]
-#: Sending last: it makes a conversation where there was none.
-OF_A_CONVERSATION = sorted((r for r in GUARDED if "{id}" in r.path), key=lambda route: route.grant is Grant.SEND)
+#: What makes a conversation, or an object, where there was none comes last.
+OF_A_CONVERSATION = sorted(
+    (r for r in GUARDED if "{id}" in r.path), key=lambda r: (not (r.is_object and r.is_both), r.grant is Grant.SEND)
+)
 
 
 def name_of(route: Route) -> str:
-    return f"{route.method} {route.path}"
+    return f"{route.method} {route.path}{' (object)' if route.is_object and route.is_both else ''}"
 
 
 @dataclass
@@ -161,7 +165,7 @@ def test_what_is_not_ones_own_is_as_if_it_were_not_there(who: str) -> None:
             assert there.status == missing.status, name_of(route)
             assert there.headers.keys() == missing.headers.keys()
             assert await state(house) == before
-            begins = route.is_object or route.path.endswith("/get-messages")
+            begins = (route.is_object and not route.is_both) or route.path.endswith("/get-messages")
             is_sent = route.grant in (Grant.SEND, Grant.ABORT) and not route.path.endswith("/answers")
             if who == "another tenant's" and (begins or is_sent):
                 # A message is what makes a conversation, any request an object, and a chat client asks before there is one:

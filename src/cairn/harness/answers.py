@@ -20,6 +20,7 @@ from cairn.harness.conversation import Conversation
 from cairn.harness.entries import Entry
 from cairn.harness.program_names import is_of
 from cairn.harness.shown_questions import of_program
+from cairn.runtime import answering
 from cairn.runtime import records as r
 from cairn.runtime.client import Client
 from cairn.runtime.instance import Fold
@@ -98,6 +99,8 @@ def digest_asked(fold: Fold, call: str) -> str | None:
     state: Conversation = fold.state
     if call in state.asking:
         return state.asking[call].digest
+    if (open := next((each for each in open_questions(fold) if each.call == call), None)) is not None:
+        return open.digest
     entry = _entry_of(state, call)
     answered = entry.answers.get(call) if entry is not None else None
     return answered.digest if answered is not None else None
@@ -142,12 +145,12 @@ class Answers:
             raise NotFound(f"{self._where} does not exist, so it asks nothing")
         asking = next((each for each in open_questions(fold) if each.call == call), None)
         if asking is None:
-            return self._too_late(fold, call, raw, digest, by)
+            return await self._late(fold, call, raw, digest, by)
         self._check(asking, answer, digest, by)
         at = self._client.clock.wall()
         given = r.AnswerGiven(call=call, digest=digest, at=at, answer=raw, by=by, fiber=asking.submission)
         ordinal = await self._client.request(self._id, given)
-        return self._judged(await self._load(ordinal), asking, given, ordinal)
+        return await self._judged(await self._load(ordinal), asking, given, ordinal)
 
     def _check(self, asking: h.ToolAwaiting, answer: AnyAnswer, digest: str, by: str) -> None:
         named = f"{self._where}: call '{asking.call}' of {asking.name}"
@@ -161,7 +164,7 @@ class Answers:
         if (wrong := misfit(asking.kind, answer, schema)) is not None:
             raise UsageError(f"{named}: {wrong}")
 
-    def _judged(self, fold: Fold | None, asking: h.ToolAwaiting, given: r.AnswerGiven, ordinal: int) -> AnswerReceipt:
+    async def _judged(self, fold: Fold | None, asking: h.ToolAwaiting, given: r.AnswerGiven, ordinal: int) -> AnswerReceipt:
         """Whether the answer at that ordinal was the one: another may have been written since the look before it."""
         if fold is None:
             raise NotFound(f"{self._where} was deleted meanwhile")
@@ -169,7 +172,17 @@ class Answers:
         came: Came | None = fiber.came.get(asking.call) if fiber is not None else None
         if came is not None and came.ordinal == ordinal:
             return AnswerReceipt(asking.call, ordinal)
-        return self._too_late(fold, asking.call, given.answer, given.digest, given.by)
+        return await self._late(fold, asking.call, given.answer, given.digest, given.by)
+
+    async def _late(self, fold: Fold, call: str, raw: msgspec.Raw, digest: str, by: str) -> AnswerReceipt:
+        """What is said to an answer to what waits for none: a call of a message, or one that a program made."""
+        if call in fold.state.asking or _entry_of(fold.state, call) is not None:
+            return self._too_late(fold, call, raw, digest, by)
+        found = await answering.past(self._client, self._id, call)
+        if not found:
+            raise NotFound(f"{self._where} has no call '{call}'; its questions say what it asks")
+        given = answering.judged(f"{self._where}: ", found, call, digest, raw, by)
+        return AnswerReceipt(call, fold.head, duplicate=given.duplicate)
 
     def _too_late(self, fold: Fold, call: str, raw: msgspec.Raw, digest: str, by: str) -> AnswerReceipt:
         """What is said to an answer to something that waits for none: the first one's receipt if it is the same."""

@@ -132,11 +132,15 @@ def check(where: str, asked: Question, wait: WaitState, digest: str, raw: msgspe
         raise Denied(f"{where}'{asked.name}': {by or 'nobody in particular'} may not answer it; {', '.join(asked.by)} may")
     if (unfit := waits.unfit(wait, digest, now, by)) is not None:
         raise Conflict(f"{where}fiber '{asked.fiber}': {unfit}")
-    if asked.is_approval:
-        try:
-            given = msgspec.json.decode(raw, type=Approval)
-        except msgspec.MsgspecError:
+    try:
+        given = msgspec.json.decode(raw, type=Approval)
+    except msgspec.MsgspecError:
+        if asked.is_approval:
             raise UsageError(f"{where}'{asked.name}' waits for approve or reject, not for {bytes(raw)[:60]!r}") from None
+    else:
+        if not asked.is_approval:
+            text = "its answer is a value: who asked did not ask for leave, and may take any word for a yes"
+            raise UsageError(f"{where}'{asked.name}' can be neither approved nor rejected; {text}")
         if len(given.reason) > REASON_CHARACTERS_MAX:
             raise UsageError(f"a reason has at most {REASON_CHARACTERS_MAX:,} characters, not {len(given.reason):,}")
 

@@ -96,10 +96,12 @@ def _ls(given: Arguments) -> int:
 
 
 def _declare_approvals(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("address", nargs="?", metavar="KIND/ID", help="one conversation; without it all that ask")
-    parser.add_argument("--approve", metavar="CALL", help="let this call run, with the arguments that are shown")
-    parser.add_argument("--reject", metavar="CALL", help="have this call not made; the model is told")
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why it is rejected; the model reads it")
+    parser.add_argument("address", nargs="?", metavar="KIND/ID", help="one conversation or object; without it all that ask")
+    parser.add_argument("--approve", metavar="CALL", help="let this call run, or this step go on, as it is shown")
+    parser.add_argument("--reject", metavar="CALL", help="have it not made; the model, or the workflow, is told")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why it is rejected")
+    parser.add_argument("--answer", metavar="CALL", help="give a question, or a client's tool, its value")
+    parser.add_argument("--output", metavar="JSON", help="the value")
     parser.add_argument("--by", metavar="NAME", help="who answers (default: the user of this machine)")
     parser.add_argument("--limit", type=at_least(1), default=100, metavar="N", help="how many instances to look at (100)")
     parser.add_argument("--after", type=at_least(0), default=0, metavar="N", help="continue an earlier listing")
@@ -108,14 +110,18 @@ def _declare_approvals(parser: argparse.ArgumentParser) -> None:
 def _approvals(given: Arguments) -> int:
     from cairn.framework.cli import approvals
 
-    if given.approve and given.reject:
-        raise UsageError("--approve and --reject contradict each other; give one of them")
+    if sum(map(bool, (given.approve, given.reject, given.answer))) > 1:
+        raise UsageError("--approve, --reject and --answer contradict each other; give one of them")
+    if bool(given.answer) != (given.output is not None):
+        raise UsageError("--answer and --output belong together: --answer CALL --output '\"yes\"'")
     return approvals.run(
         approvals.Request(
             store=given.store,
             address=given.address,
             approve=given.approve,
             reject=given.reject,
+            answer=given.answer,
+            output=given.output,
             reason=given.reason,
             by=given.by,
             limit=given.limit,

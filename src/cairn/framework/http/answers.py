@@ -1,4 +1,4 @@
-"""What a conversation asks, and answering it: approvals, rejections, and what clients carried out.
+"""What a conversation or an object asks, and answering it: approvals, rejections, and what clients carried out.
 
 Laws. Whoever answers is whoever the credential says: no body names a person. A 200 is sent after the answer is durable; a
 refused one leaves nothing behind. Nothing here owns a conversation: any process of the store may be asked.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from cairn.errors import Conflict, Denied, NotFound, UsageError
-from cairn.framework.http import offsets, problems
+from cairn.framework.http import object_answers, offsets, problems
 from cairn.framework.http.body import decode
 from cairn.framework.http.request import Request
 from cairn.framework.http.responses import NO_STORE, Send, send_json
@@ -29,9 +29,12 @@ _SHAPE = (
 
 async def questions(service: Service, request: Request, send: Send) -> None:
     """`GET /agents/{kind}/{id}/questions`."""
-    await service.row(request)
-    asked = await service.handle(request).questions()
-    await send_json(send, 200, {"questions": [as_json(each) for each in asked]}, NO_STORE)
+    if request.kind in service.app.classes:
+        found = await object_answers.asked(service, request)
+    else:
+        await service.row(request)
+        found = [as_json(each) for each in await service.handle(request).questions()]
+    await send_json(send, 200, {"questions": found}, NO_STORE)
 
 
 def as_json(asked: PendingCall) -> dict[str, Any]:
@@ -57,11 +60,16 @@ async def answer(service: Service, request: Request, send: Send) -> None:
     """`POST /agents/{kind}/{id}/answers`."""
     if "application/json" not in request.headers.get("content-type", "").lower():
         raise problems.unsupported_media_type("An answer is sent with 'content-type: application/json'.")
+    is_object = request.kind in service.app.classes
     given = decode(await request.body.read(service.limits.other_body_bytes), dict[str, Any], service.limits)
-    await service.row(request)
-    _check(given)
+    if not is_object:
+        await service.row(request)
+    _check(given, (object_answers.FIBER,) if is_object else ())
     try:
-        receipt = await _give(service.handle(request), given, request.identity.name)
+        if is_object:
+            shown = await object_answers.answer(service, request, given)
+        else:
+            shown = _told(await _give(service.handle(request), given, request.identity.name))
     except NotFound as error:
         raise problems.question_not_found(str(error)) from None
     except Conflict as error:
@@ -70,22 +78,25 @@ async def answer(service: Service, request: Request, send: Send) -> None:
         raise problems.forbidden(str(error)) from None
     except UsageError as error:
         raise problems.invalid_request(str(error)) from None
-    shown: dict[str, Any] = {"call": receipt.call, "offset": offsets.text(receipt.offset)}
-    if receipt.duplicate:
-        shown["deduplicated"] = True
     await send_json(send, 200, shown, NO_STORE)
 
 
-def _check(given: dict[str, Any]) -> None:
+def _told(receipt: AnswerReceipt) -> dict[str, Any]:
+    shown: dict[str, Any] = {"call": receipt.call, "offset": offsets.text(receipt.offset)}
+    return {**shown, "deduplicated": True} if receipt.duplicate else shown
+
+
+def _check(given: dict[str, Any], more: tuple[str, ...]) -> None:
     kind = given.get("answer")
     if not all(isinstance(given.get(name), str) for name in ("call", "digest", "answer")) or kind not in _FIELDS:
         raise problems.invalid_request(_SHAPE)
-    unknown = sorted(given.keys() - {"call", "digest", "answer", *_FIELDS[kind]})
+    unknown = sorted(given.keys() - {"call", "digest", "answer", *_FIELDS[kind], *more})
     if unknown:
         raise problems.invalid_request(f"'{unknown[0][:40]}' is no field of this answer. {_SHAPE}")
     if kind == "output" and "output" not in given:
         raise problems.invalid_request(_SHAPE)
-    if not isinstance(given.get("reason", ""), str) or (kind == "error" and not isinstance(given.get("error"), str)):
+    texts = ("reason", *more, *(("error",) if kind == "error" else ()))
+    if not all(isinstance(given.get(name, None if name == "error" else ""), str) for name in texts):
         raise problems.invalid_request(_SHAPE)
 
 

@@ -56,8 +56,8 @@ async def conversations(service: Service, request: Request, send: Send) -> None:
     """`GET /agents/{kind}?limit=&cursor=`: conversations of an agent, or objects of a kind; newest first."""
     is_object = request.kind in service.app.classes
     kind = request.kind if is_object else service.agent(request).name
-    limit = min(_number(request, "limit", PAGE_DEFAULT), service.limits.conversations_page_max)
-    found, next = await _page(service, request, kind, limit, _number(request, "cursor", 0) or None)
+    limit = min(number(request, "limit", PAGE_DEFAULT), service.limits.conversations_page_max)
+    found, next = await _page(service, request, kind, limit, number(request, "cursor", 0) or None)
     titles = [""] * len(found) if is_object else await service.titles.of(found)
     listed = [_conversation(request, row, title) for row, title in zip(found, titles, strict=True)]
     answer = {"conversations": listed, "next": None if next is None else str(next)}
@@ -104,7 +104,7 @@ def _url(request: Request, id: str) -> str:
     return request.url("agents", quote(request.kind, safe=""), quote(id, safe=""))
 
 
-def _number(request: Request, name: str, default: int) -> int:
+def number(request: Request, name: str, default: int) -> int:
     given = request.value(name)
     if given is None:
         return default

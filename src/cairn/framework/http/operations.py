@@ -204,12 +204,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {200: Response("It was asked to stop; the settlements follow on the stream.", _json("Aborted"))},
         errors=BELOW_AGENT,
     ),
+    ("GET", "/questions"): Operation(
+        "all_questions",
+        "What waits for an answer everywhere",
+        {200: Response("The questions of a page of conversations and objects, each with its `instance`.", _json("Inbox"))},
+        "Of those the caller may read; the conversations and objects in the order in which they were made. Sub-objects are "
+        "asked one by one.",
+        query=(
+            Parameter("limit", {"type": "integer", "minimum": 1}, "How many conversations and objects at most; 50 by default."),
+            Parameter("cursor", {"type": "integer", "minimum": 1}, "`next` of the page before."),
+        ),
+        tag="server",
+    ),
     ("GET", "/agents/{kind}/{id}/questions"): Operation(
         "questions",
-        "What a conversation asks",
-        {200: Response("The calls that wait for an answer, the oldest first.", _json("Questions"))},
+        "What a conversation or an object asks",
+        {200: Response("What waits for an answer, the oldest first.", _json("Questions"))},
         "A call waits for leave to run (`approval`) or for what came of it at a client (`client_tool`). The same stands in the "
-        "conversation as a data part `question:<call>`.",
+        "conversation as a data part `question:<call>`. A fiber of an object, such as a step of a workflow, waits for leave "
+        "or, as a `question`, for a value.",
         errors=BELOW_AGENT,
     ),
     ("POST", "/agents/{kind}/{id}/answers"): Operation(

@@ -15,6 +15,7 @@ from cairn.framework.http import (
     attending,
     chat,
     conversation,
+    inbox,
     manage,
     objects,
     openapi,
@@ -46,7 +47,9 @@ class Route:
     is_early: bool = False
     """Answered before the App is open, and while it stops."""
     is_object: bool = False
-    """Of durable objects: below their kinds it stands in the place of the routes of conversations."""
+    """Of durable objects: below their kinds it stands in the place of the routes of conversations …"""
+    is_both: bool = False
+    """… but for those that both have."""
 
     @property
     def pattern(self) -> tuple[str, ...]:
@@ -110,8 +113,9 @@ ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/agents/{kind}/{id}", Grant.READ, conversation.head),
     Route("DELETE", "/agents/{kind}/{id}", Grant.MANAGE, manage.delete),
     Route("POST", "/agents/{kind}/{id}/abort", Grant.ABORT, conversation.abort),
-    Route("GET", "/agents/{kind}/{id}/questions", Grant.READ, answers.questions),
-    Route("POST", "/agents/{kind}/{id}/answers", Grant.SEND, answers.answer),
+    Route("GET", "/questions", Grant.READ, inbox.waiting),
+    Route("GET", "/agents/{kind}/{id}/questions", Grant.READ, answers.questions, is_both=True),
+    Route("POST", "/agents/{kind}/{id}/answers", Grant.SEND, answers.answer, is_both=True),
     Route("POST", "/agents/{kind}/{id}/rewind", Grant.SEND, rewinding.rewind),
     Route("POST", "/agents/{kind}/{id}/regenerate", Grant.SEND, rewinding.regenerate),
     Route("GET", "/agents/{kind}/{id}/attachments/{attachment}", Grant.READ, conversation.attachment),
@@ -153,6 +157,7 @@ def _at(segments: tuple[str, ...], page: bool, objects: Container[str]) -> Itera
         path = route.match(segments)
         if path is None:
             continue
-        if "id" in path and route.method != WEBSOCKET and route.is_object != (path["kind"] in objects):
+        is_of_instance = "id" in path and route.method != WEBSOCKET and not route.is_both
+        if is_of_instance and route.is_object != (path["kind"] in objects):
             continue
         yield route, path

@@ -78,6 +78,8 @@ _NOT_BOTH = {
 }
 
 _ANSWER: dict[str, Schema] = {"call": TEXT, "digest": {**TEXT, "description": "Of the arguments that were seen."}}
+#: Of an object's question, and refused for a conversation's.
+_FIBER: dict[str, Schema] = {"fiber": {**TEXT, "description": "Of an object: whose question it is; for one that several ask."}}
 
 REQUESTS: dict[str, Schema] = {
     "UserMessage": record(
@@ -117,12 +119,13 @@ REQUESTS: dict[str, Schema] = {
     "Regenerate": record({}, {"message": maybe(TEXT), "idempotencyKey": _SEND["idempotencyKey"]}, additionalProperties=False),
     "Answer": {
         "oneOf": [
-            record({**_ANSWER, "answer": {"const": "approve"}}, additionalProperties=False),
-            record({**_ANSWER, "answer": {"const": "reject"}}, {"reason": TEXT}, additionalProperties=False),
-            record({**_ANSWER, "answer": {"const": "output"}, "output": {}}, additionalProperties=False),
+            record({**_ANSWER, "answer": {"const": "approve"}}, _FIBER, additionalProperties=False),
+            record({**_ANSWER, "answer": {"const": "reject"}}, {"reason": TEXT, **_FIBER}, additionalProperties=False),
+            record({**_ANSWER, "answer": {"const": "output"}, "output": {}}, _FIBER, additionalProperties=False),
             record({**_ANSWER, "answer": {"const": "error"}, "error": TEXT}, additionalProperties=False),
         ],
-        "description": "Leave to run or not, for an `approval`; what came of it, or why it failed, for a `client_tool`.",
+        "description": "Leave to run or not, for an `approval`; what came of it, or why it failed, for a `client_tool`; the "
+        "value, as `output`, for a `question`.",
     },
 }
 
@@ -237,19 +240,22 @@ _LISTED = record(
     }
 )
 
-_QUESTION = record(
-    {
-        "call": TEXT,
-        "tool": TEXT,
-        "kind": either("approval", "client_tool"),
-        "input": {"type": "object"},
-        "digest": TEXT,
-        "submissionId": TEXT,
-        "askedAt": TIME,
-        "expiresAt": maybe(TIME),
-    },
-    {"reason": TEXT, "by": {**array(TEXT), "description": "Who may answer; absent: whoever may send."}},
-)
+_ASKED: dict[str, Schema] = {
+    "call": TEXT,
+    "tool": {**TEXT, "description": "The tool or function that would be called; of another question the method that asks."},
+    "kind": either("approval", "client_tool", "question"),
+    "input": {"description": "The arguments, an object; of an object's question whatever is asked."},
+    "digest": TEXT,
+    "askedAt": TIME,
+    "expiresAt": maybe(TIME),
+}
+_ASKED_MORE: dict[str, Schema] = {
+    "submissionId": {**TEXT, "description": "Of a conversation: what is held up."},
+    "fiber": {**TEXT, "description": "Of an object: the fiber that asks."},
+    "reason": TEXT,
+    "by": {**array(TEXT), "description": "Who may answer; absent: whoever may send."},
+}
+_QUESTION = record(_ASKED, _ASKED_MORE)
 
 ANSWERS: dict[str, Schema] = {
     **_PARTS,
@@ -283,6 +289,12 @@ ANSWERS: dict[str, Schema] = {
     "Fork": record({"url": TEXT, "id": TEXT, "uid": TEXT, "offset": {**OFFSET, "description": "Where they part."}}),
     "Deleted": record({"deleted": {"const": True}}),
     "Questions": record({"questions": array(_QUESTION)}),
+    "Inbox": record(
+        {
+            "questions": array(record({**_ASKED, "instance": record({"kind": TEXT, "id": TEXT, "url": TEXT})}, _ASKED_MORE)),
+            "next": {**maybe(TEXT), "description": "The cursor of the next page."},
+        }
+    ),
     "Answered": record(
         {"call": TEXT, "offset": {**OFFSET, "description": "Updates after it show what comes of the answer."}},
         {"deduplicated": {"const": True, "description": "It was given before: nothing happened twice."}},
