@@ -7,7 +7,6 @@ with the dumps, and for an interpreter that takes none of them, where the journa
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -197,7 +196,10 @@ def test_a_life_without_deaths() -> None:
 def test_every_durable_write_may_be_the_last(forget: bool, step: int) -> None:
     """T3, S8, S9: before and after each of them; of the journal every third, for the time of it."""
     lives = 0
-    for crash in itertools.islice(crash_points(), 0, None, step):
+    for number, crash in enumerate(crash_points()):
+        if number % step:
+            crash.reached = True  # passed over
+            continue
         judge(play(crash, forget=forget))
         lives += 1
     assert lives > 60 // step

@@ -70,9 +70,9 @@ class Calls:
         return not self._journal
 
     @property
-    def waiting(self) -> list[tuple[int, str, msgspec.Raw]]:
+    def waiting(self) -> list[tuple[int, str, bytes]]:
         """Those that the program waits for, for whoever goes on with it."""
-        return [(number, function, msgspec.Raw(arguments)) for number, (function, arguments) in sorted(self._asked.items())]
+        return [(number, function, arguments) for number, (function, arguments) in sorted(self._asked.items())]
 
     # --- from the program
 
@@ -91,9 +91,9 @@ class Calls:
             raise ProgramFailed("calls", f"more than {self.limits.calls_at_once} of its calls wait at a time; gather fewer")
         return new
 
-    def resume(self, waiting: Iterable[tuple[int, str, msgspec.Raw]], made: int, pending: Iterable[int]) -> bool:
+    def resume(self, waiting: Iterable[tuple[int, str, bytes]], made: int, pending: Iterable[int]) -> bool:
         """The program is taken up where these were under way; False when it says that it waits for others."""
-        asked = {number: (function, bytes(arguments)) for number, function, arguments in waiting}
+        asked = {number: (function, arguments) for number, function, arguments in waiting}
         if set(asked) != set(pending):
             return False
         self._asked, self.made = asked, made

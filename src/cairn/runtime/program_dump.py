@@ -21,8 +21,8 @@ class Kept(msgspec.Struct, frozen=True):
     program: str
     owner: str
     printed: str
-    waiting: list[tuple[int, str, msgspec.Raw]]
-    """The calls that were under way: number, function, arguments."""
+    waiting: list[tuple[int, str, bytes]]
+    """The calls that were under way: number, function, arguments as JSON."""
     calls: int
     dump: bytes
 
@@ -42,7 +42,7 @@ class Dumps:
         """What no other program anywhere is called."""
         return f"{self._fiber.instance.uid}:{self._place}"
 
-    async def keep(self, dump: bytes, printed: str, waiting: list[tuple[int, str, msgspec.Raw]], calls: int) -> None:
+    async def keep(self, dump: bytes, printed: str, waiting: list[tuple[int, str, bytes]], calls: int) -> None:
         """In place of what was kept before."""
         kept = Kept(self._version, self._program, self.owner, printed, waiting, calls, dump)
         body = msgspec.msgpack.encode(kept)
