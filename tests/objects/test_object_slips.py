@@ -15,7 +15,8 @@ import pytest
 from tests.objects.object_stage import Stage, play
 
 from cairn.errors import ObjectGone, RemoteError, UsageError
-from cairn.runtime import DurableObject, Fiber, ObjectApplication, callable, every
+from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, Objects, callable, every
+from cairn.runtime.object_handle import Handle
 
 
 @dataclass
@@ -122,6 +123,12 @@ def test_what_a_state_computes_for_itself_is_no_misspelt_field() -> None:
     assert play([Slips], body) == (4, 2)
 
 
+def _handle(objects: Objects, id: str) -> Handle:
+    application = objects.applications["slips"]
+    assert isinstance(application, ObjectApplication)
+    return application.handle(Client(objects.store, application, clock=objects.clock, ids=objects.ids), id)
+
+
 #: A slip of who calls, and words of the error that help.
 CALLS: dict[str, tuple[Callable[[Any], Awaitable[Any]], str]] = {
     "an argument by name": (
@@ -133,6 +140,9 @@ CALLS: dict[str, tuple[Callable[[Any], Awaitable[Any]], str]] = {
     "no id": (lambda objects: objects.of(Slips, " ").read(), "needs 1 to 512 characters"),
     "a NUL in an id": (lambda objects: objects.of(Slips, "a\0b").read(), "no NUL"),
     "a long id": (lambda objects: objects.of(Slips, "x" * 513).read(), "needs 1 to 512 characters"),
+    "a handle without an id": (lambda objects: _handle(objects, "").start(Slips.work), "'' cannot be an instance's id"),
+    "a handle with a NUL": (lambda objects: _handle(objects, "a\0b").start(Slips.work), "no NUL"),
+    "no time to run": (lambda objects: _handle(objects, "a").start(Slips.work, timeout=-3), "'work' was given -3 s to run"),
     "half a character": (lambda objects: objects.of(Slips, "\ud800").read(), "not UTF-8"),
 }
 

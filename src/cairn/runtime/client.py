@@ -116,6 +116,8 @@ class Client:
         *Durable* when it returns (S1). *Idempotent* by `key`: the same key is the same fiber (S6). *Raises* Conflict when the
         key was used with another body, or `uid` does not hold.
         """
+        if isinstance(timeout_seconds, (int, float)) and not timeout_seconds > 0:
+            raise UsageError(f"'{method}' was given {timeout_seconds!r} s to run; write a number of seconds above 0, or None")
         name = fiber if fiber is not None else self.ids.new("fib")
         raw = as_json(f"the arguments of '{method}'", arguments)
         at = self.clock.wall()

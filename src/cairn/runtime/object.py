@@ -34,6 +34,7 @@ from cairn.runtime.object_handle import Handle as Handle
 from cairn.runtime.object_state import ObjectFold, StateShape
 from cairn.runtime.settings import CONNECTION_TAG_CHARACTERS_MAX, CONNECTION_TAGS_MAX
 from cairn.runtime.state import FiberState
+from cairn.runtime.sub_objects import checked_id
 
 
 def state_type(cls: type[DurableObject[Any]]) -> type:
@@ -65,7 +66,8 @@ class ObjectApplication:
         self.methods = Methods(cls, DurableObject, is_fiber_method)
 
     def handle(self, client: Client, id: str) -> Handle:
-        return Handle(client, id)
+        """The object of that id, from outside. Nothing happens before the first call. *Raises* UsageError for what is no id."""
+        return Handle(client, checked_id(id))
 
     def demand_method(self, name: str, *, scheduled: bool = False) -> str:
         """The name, if a fiber can run it; a schedule may call a plain method too. *Raises* UsageError: what is misspelt is

@@ -71,7 +71,8 @@ class Handle:
         return await self.client.inspect(self.id, fiber)
 
     async def cancel(self, target: str) -> None:
-        """The fiber of that id is to be aborted, the schedule of that name is no more. *Raises* NotFound."""
+        """The fiber of that id is to be aborted, the schedule of that name is no more. Without effect when there is neither:
+        it may just have ended. *Raises* NotFound: no such object."""
         await self.client.cancel(self.id, target)
 
     async def resolve(self, fiber: str, outcome: r.Outcome = "completed", **how: Any) -> None:

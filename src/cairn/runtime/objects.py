@@ -29,12 +29,11 @@ from cairn.runtime.following import Following
 from cairn.runtime.forwarding import forward
 from cairn.runtime.handlers import Leaving
 from cairn.runtime.handling import Emit, Handling, Invocation, Shown
-from cairn.runtime.naming import check_id
 from cairn.runtime.request import Request, Response
 from cairn.runtime.settings import CALL_SECONDS, HANDLER_SECONDS, STREAM_CHUNKS_MAX
 from cairn.runtime.storage.store import Address, Append, Batch, Creation, InstanceRow, Store
 from cairn.runtime.stub import Stub
-from cairn.runtime.sub_objects import parent_of, sub_id
+from cairn.runtime.sub_objects import checked_id, parent_of, sub_id
 
 if TYPE_CHECKING:
     from cairn.runtime.worker import Worker
@@ -68,9 +67,7 @@ class Objects:
 
     def of(self, cls_or_kind: Any, id: str, *, tenant: str | None = None) -> Stub:
         """The object of that class, or kind, and id, to call. Nothing happens before the first call."""
-        if not isinstance(id, str) or parent_of(id) is None:  # the names of sub-objects were looked at one by one
-            check_id(id)
-        return Stub(self, kind_of(cls_or_kind), id, tenant=tenant)
+        return Stub(self, kind_of(cls_or_kind), checked_id(id), tenant=tenant)
 
     # --- calling
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from cairn.runtime import records as r
+from cairn.runtime.naming import check_id
 
 if TYPE_CHECKING:
     from cairn.runtime.state import RuntimeState
@@ -48,6 +49,11 @@ def parent_of(id: str) -> Parent | None:
     if not (first and second and kind and parent and name):
         return None
     return Parent(kind, parent, unquote(name))
+
+
+def checked_id(id: str) -> str:
+    """The id, if an object can have it. *Raises* UsageError. A sub-object's holds names that were looked at one by one."""
+    return id if isinstance(id, str) and parent_of(id) is not None and "\0" not in id else check_id(id)
 
 
 def sub_key(kind: str, name: str) -> str:
