@@ -185,7 +185,7 @@ def test_a_class_that_nobody_could_call_is_refused_where_it_is_written() -> None
             ObjectApplication(cls)
         said.append(str(raised.value))
     with pytest.raises(UsageError) as raised:
-        callable(timeout=0)(Held.double.func)
+        callable(timeout=0)(Slips.read)
 
     assert "NoBeginning" in said[0] and "`value`" in said[0]
     assert said[1].startswith("Taken.destroy cannot be @callable: every object has that method")
