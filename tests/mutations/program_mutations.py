@@ -62,12 +62,12 @@ MUTATIONS = [
         tests=(f"{SCENES}::test_a_limit_is_told_to_the_model_before_and_after[calls]",),
     ),
     Mutation(
-        name="a workflow that is paused makes no calls",
+        name="what holds a program up comes before each call",
         promise="S8",
         file=f"{RUNTIME}/program_calls.py",
         old="if self._gate is not None and call.function not in self.files:",
         new="if self._gate is not None and call.function not in self.files and False:",
-        tests=(f"{TESTS}/test_workflows.py::test_pause_resume_and_cancel_outlive_the_process",),
+        tests=(f"{LAWS}::test_what_holds_a_program_up_comes_before_each_call",),
     ),
     Mutation(
         name="a call that needs a person's yes is not made without one",

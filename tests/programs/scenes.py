@@ -13,6 +13,7 @@ from cairn.clock import SystemClock
 from cairn.ids import SystemIds
 from cairn.runtime import Client, DurableObject, Fiber, ObjectApplication, SqliteStore, Worker, WorkerSettings
 from cairn.runtime.program import Function, FunctionCall, Program, ProgramLimits, ProgramResult
+from cairn.runtime.program_calls import Gate
 from cairn.runtime.program_files import Grant, file_functions
 from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.program_run import run_program
@@ -83,6 +84,7 @@ class Stage:
     limits: ProgramLimits = field(default_factory=ProgramLimits)
     check: bool = True
     files: Grant | None = None
+    gate: Gate | None = None
     text: Callable[[str], str] = lambda source: source
     """What the program's text is in this life."""
     store: Any = None
@@ -105,6 +107,7 @@ class Stage:
                     limits=stage.limits,
                     check=stage.check,
                     secret=b"s",
+                    gate=stage.gate,
                     files=file_functions(Workspace.of(fiber.instance), stage.files) if stage.files is not None else (),
                 )
                 return shown(result)

@@ -226,6 +226,7 @@ async def eventually(is_so: Callable[[], Any]) -> Any:
 async def asked(conversation: ConversationHandle, count: int = 1) -> list[Any]:
     async def look() -> list[Any]:
         found = await conversation.questions()
+        assert found or await unfinished(conversation), "nothing is asked, and nothing is under way"
         return found if len(found) == count else []
 
     return list(await eventually(look))

@@ -11,7 +11,7 @@ import pytest
 from tests.programs.scenes import Stage, staged, until
 from tests.programs.test_program_crash import play
 
-from cairn.runtime.program import ProgramLimits
+from cairn.runtime.program import FunctionCall, ProgramLimits
 from cairn.runtime.program_dump import Kept
 from cairn.runtime.program_pool import Session
 
@@ -122,6 +122,30 @@ def test_a_call_that_is_never_repeated_is_not_repeated(forget: bool) -> None:
     """S8, S9: its process died in the middle of it; the program is told that nobody knows."""
     played = play(deadly=[3], forget=forget)
     assert played.effects["charge 20"] == 1 and played.result["value"][1] == "OutcomeUnknown", played.result
+
+
+def test_what_holds_a_program_up_comes_before_each_call() -> None:
+    """S8: nothing is called until whoever holds it lets it; what was let is not asked again."""
+
+    async def gate(call: FunctionCall) -> None:
+        await call.fiber.wait("open", name=f"gate {call.name}")
+
+    async def main() -> None:
+        async with staged(Stage(gate=gate)) as (stage, client, worker):
+            receipt = await client.accept("one", "run", ["[await charge(1), await charge(2)]", {}])
+            for effects in ({}, {"charge 1": 1}):
+
+                async def held(effects: dict[str, int] = effects) -> bool:
+                    fiber = (await client.fold("one")).runtime.fibers[receipt.fiber]
+                    return bool(fiber.waits) and len(fiber.waited) == len(effects) and not worker.running
+
+                await until(held)
+                assert stage.outside.effects == effects
+                await client.signal("one", "open")
+            assert (await asyncio.wait_for(client.result(receipt), 20))["value"] == ["charged 1", "charged 2"]
+            assert stage.outside.effects == {"charge 1": 1, "charge 2": 1}
+
+    asyncio.run(main())
 
 
 def test_a_file_that_is_written_is_written_when_its_outcome_is() -> None:
