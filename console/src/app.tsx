@@ -1,10 +1,13 @@
 // The page: the list at the left, one conversation at the right.
 
+import type { FlueConversationMessage } from '@flue/react'
 import { useCallback, useEffect, useState } from 'react'
+import { Approvals } from './approvals'
 import { useCell } from './cell'
 import { Composer } from './composer'
 import { Icon } from './icons'
 import { newConversation } from './ids'
+import { useInbox } from './inbox'
 import { go, place } from './place'
 import { AnswersUrl } from './question'
 import { address, agents, isAway, isTokenNeeded, token, type Agent } from './server'
@@ -16,25 +19,39 @@ import { Transcript } from './transcript'
 import { useConversation } from './use-conversation'
 
 export function App() {
-  const { agent, id } = useCell(place)
+  const { agent, id, view } = useCell(place)
   const { known, trouble } = useAgents()
   const mustAsk = useCell(isTokenNeeded)
   const first = known?.[0]?.name
 
   useEffect(() => {
     const chosen = agent ?? first
-    if (chosen && !id) go(chosen, newConversation(), 'replace')
-  }, [agent, id, first])
+    if (chosen && !id && !view) go(chosen, newConversation(), 'replace')
+  }, [agent, id, view, first])
 
   return (
     <>
       {mustAsk && <TokenForm />}
-      {agent && id ? (
+      {view || known?.length === 0 ? (
+        <Waiting agents={known ?? []} agent={agent ?? first ?? ''} id={id ?? ''} />
+      ) : agent && id ? (
         <Chat key={`${agent}/${id}`} agents={known ?? []} agent={agent} id={id} />
       ) : (
-        <p className="lobby">{trouble || (known?.length === 0 ? 'This server has no agents.' : 'Loading…')}</p>
+        <p className="lobby">{trouble || 'Loading…'}</p>
       )}
     </>
+  )
+}
+
+function Waiting({ agents, agent, id }: { agents: Agent[]; agent: string; id: string }) {
+  const [isListOpen, setListOpen] = useState(false)
+  const close = useCallback(() => setListOpen(false), [])
+  const inbox = useInbox(true, undefined)
+  return (
+    <div className="page">
+      <Sidebar agents={agents} agent={agent} id={id} isOpen={isListOpen} close={close} version={undefined} isAsking />
+      <Approvals agents={agents} inbox={inbox} openList={() => setListOpen(true)} />
+    </div>
   )
 }
 
@@ -59,6 +76,7 @@ function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: strin
   const [sent, setSent] = useState(0)
   const hasBegun = messages.some((message) => message.submissionId !== undefined)
 
+  useInbox(false, waitingIn(messages))
   useEffect(() => remember(agent, id, messages), [agent, id, messages[0]?.id, hasBegun])
   useEffect(() => {
     document.title = `${isWorking ? '… ' : ''}${agent} · Cairn`
@@ -91,6 +109,12 @@ function Chat({ agents, agent, id }: { agents: Agent[]; agent: string; id: strin
       </main>
     </div>
   )
+}
+
+/** How many questions of the conversation are open: when that changes, so has what waits everywhere. */
+function waitingIn(messages: FlueConversationMessage[]): number {
+  const parts = messages.flatMap((message) => message.parts.filter((part) => part.type.startsWith('data-question:')))
+  return parts.filter((part) => ((part as { data?: { state?: string } }).data?.state ?? '') === 'waiting').length
 }
 
 /** Says when the page does not follow the conversation. */

@@ -2,6 +2,7 @@
 
 const shapes = {
   abort: <rect x="4" y="4" width="8" height="8" rx="1.5" fill="currentColor" stroke="none" />,
+  ask: <path d="M2.5 9.5h3l1 2h3l1-2h3M2.5 9.5v3h11v-3m-11 0 2-6h7l2 6" />,
   attach: <path d="M12.5 7.5 8 12a3 3 0 0 1-4.2-4.2l5-5a2 2 0 0 1 2.8 2.8l-5 5a1 1 0 0 1-1.4-1.4L9.5 5" />,
   close: <path d="m4 4 8 8m0-8-8 8" />,
   down: <path d="M8 3v10m-4-4 4 4 4-4" />,

@@ -4,7 +4,7 @@ import type { FlueConversationMessage, FlueConversationPart, FlueConversationSet
 import { memo } from 'react'
 import { Markdown } from './markdown'
 import { DataCard, FileCard, Thinking, ToolCall, type FilePart } from './parts'
-import type { Asked } from './question'
+import { Question, type Asked } from './question'
 import { reason } from './text'
 
 const PROGRESS = 'data-tool-progress:'
@@ -103,8 +103,22 @@ function AnswerPart({ part, progress, asked, isWorking }: PartProps) {
     case 'file':
       return <FileCard part={part} />
     default:
-      return part.type.startsWith(PROGRESS) || part.type.startsWith(QUESTION) ? null : <DataCard name={part.type.slice('data-'.length)} data={part.data} />
+      if (part.type.startsWith(QUESTION)) return <ProgramQuestion asked={part.data as ProgramAsked} isWorking={isWorking} />
+      return part.type.startsWith(PROGRESS) ? null : <DataCard name={part.type.slice('data-'.length)} data={part.data} />
   }
+}
+
+type ProgramAsked = Asked & { program?: string; toolName: string; input: unknown }
+
+/** What a program of this message asks: it has no call of its own. Others are shown at their calls. */
+function ProgramQuestion({ asked, isWorking }: { asked: ProgramAsked; isWorking: boolean }) {
+  if (!asked.program) return null
+  return (
+    <div className="call" data-program-asks={asked.toolName}>
+      <DataCard name={asked.toolName} data={asked.input} />
+      <Question asked={asked} tool={asked.toolName} isWorking={isWorking} />
+    </div>
+  )
 }
 
 type DataPart = Extract<FlueConversationPart, { type: `data-${string}` }>

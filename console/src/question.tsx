@@ -1,4 +1,4 @@
-// A call that waits for an answer: what is asked, by when, and the two buttons. What came of it is one line.
+// What waits for an answer: what is asked, by when, and the buttons. What came of it is one line.
 //
 // An answer names the digest of the arguments that are shown. Who answers is whom the server knows by the token.
 
@@ -12,10 +12,12 @@ export const AnswersUrl = createContext('')
 export interface Asked {
   state: 'waiting' | 'approved' | 'rejected' | 'answered' | 'expired' | 'withdrawn' | 'aborted'
   toolCallId: string
-  kind: 'approval' | 'client_tool'
+  kind: 'approval' | 'client_tool' | 'question'
   digest: string
+  /** Of an object's question: who asks. */
+  fiber?: string
   reason?: string
-  expiresAt?: string
+  expiresAt?: string | null
   by?: string[]
   answeredBy?: string
 }
@@ -30,8 +32,16 @@ const words: Record<Asked['state'], string> = {
   aborted: 'Stopped before it was answered',
 }
 
-export function Question({ asked, tool, isWorking }: { asked: Asked; tool: string; isWorking: boolean }) {
-  if (asked.state === 'waiting') return isWorking ? <Waiting asked={asked} tool={tool} /> : null
+interface Props {
+  asked: Asked
+  tool: string
+  isWorking: boolean
+  /** The server has an answer, this one or another. */
+  answered?(): void
+}
+
+export function Question({ asked, tool, isWorking, answered }: Props) {
+  if (asked.state === 'waiting') return isWorking ? <Waiting asked={asked} tool={tool} answered={answered} /> : null
   const by = asked.answeredBy ? ` by ${asked.answeredBy}` : ''
   return (
     <p className="question over" data-question={asked.state}>
@@ -41,19 +51,27 @@ export function Question({ asked, tool, isWorking }: { asked: Asked; tool: strin
   )
 }
 
-function Waiting({ asked, tool }: { asked: Asked; tool: string }) {
+const asks: Record<Asked['kind'], string> = {
+  approval: 'May it run?',
+  client_tool: 'This call waits for a client.',
+  question: 'An answer is asked for.',
+}
+
+function Waiting({ asked, tool, answered }: Omit<Props, 'isWorking'>) {
   const url = useContext(AnswersUrl)
   const [isBusy, setBusy] = useState(false)
   const [isRejecting, setRejecting] = useState(false)
   const [why, setWhy] = useState('')
   const [trouble, setTrouble] = useState('')
   const isApproval = asked.kind === 'approval'
+  const isValue = asked.kind === 'question'
 
-  async function answer(body: Record<string, string>) {
+  async function answer(body: Record<string, unknown>) {
     setBusy(true)
     setTrouble('')
     try {
-      await send(url, { call: asked.toolCallId, digest: asked.digest, ...body })
+      await send(url, { call: asked.toolCallId, digest: asked.digest, ...(asked.fiber && { fiber: asked.fiber }), ...body })
+      answered?.()
     } catch (error) {
       setTrouble(reason(error))
       setBusy(false)
@@ -68,14 +86,15 @@ function Waiting({ asked, tool }: { asked: Asked; tool: string }) {
   return (
     <section className="question" data-question="waiting" aria-label={`${tool} waits for an answer`}>
       <p>
-        {isApproval ? 'May this call run?' : 'This call waits for a client.'}
+        {asks[asked.kind]}
         {asked.reason && <span className="why"> {asked.reason}</span>}
       </p>
       <p className="soft">
         {asked.expiresAt && `Until ${moment(asked.expiresAt)}. `}
         {asked.by && `To be answered by ${asked.by.join(' or ')}.`}
       </p>
-      {isRejecting ? (
+      {isValue && <ValueForm isBusy={isBusy} give={(output) => void answer({ answer: 'output', output })} />}
+      {isValue ? null : isRejecting ? (
         <form onSubmit={reject}>
           <input autoFocus value={why} onChange={(event) => setWhy(event.target.value)} maxLength={4000} aria-label="Reason" placeholder="Reason, for the agent" />
           <button type="submit" disabled={isBusy}>
@@ -104,4 +123,29 @@ function Waiting({ asked, tool }: { asked: Asked; tool: string }) {
       )}
     </section>
   )
+}
+
+function ValueForm({ isBusy, give }: { isBusy: boolean; give(value: unknown): void }) {
+  const [text, setText] = useState('')
+  const submit = (event: FormEvent) => {
+    event.preventDefault()
+    give(valueOf(text))
+  }
+  return (
+    <form onSubmit={submit}>
+      <input value={text} onChange={(event) => setText(event.target.value)} aria-label="Answer" placeholder="JSON, or a text" required />
+      <button type="submit" className="accent" disabled={isBusy}>
+        Answer
+      </button>
+    </form>
+  )
+}
+
+/** JSON as what it says; anything else is a text. */
+function valueOf(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
 }

@@ -132,6 +132,29 @@ async function read<T>(url: string): Promise<T> {
   return body as T
 }
 
+/** A question of somebody's, as the server tells it. */
+export interface Waiting {
+  call: string
+  tool: string
+  kind: 'approval' | 'client_tool' | 'question'
+  input: unknown
+  digest: string
+  /** Of an object. */
+  fiber?: string
+  askedAt: string
+  expiresAt?: string | null
+  reason?: string
+  by?: string[]
+  instance: { kind: string; id: string }
+}
+
+export interface Inbox {
+  questions: Waiting[]
+  next: string | null
+}
+
+export const questions = () => read<Inbox>(address('questions'))
+
 export const agents = () => read<{ agents: Agent[] }>(address('agents'))
 
 export function conversations(agent: string, cursor: string | null): Promise<Page> {

@@ -4,7 +4,8 @@ import { useCallback, useEffect, useRef, useState } from 'react'
 import { useCell } from './cell'
 import { Icon } from './icons'
 import { newConversation } from './ids'
-import { go, pathOf } from './place'
+import { inbox } from './inbox'
+import { approvalsPath, go, goToApprovals, pathOf } from './place'
 import { conversations, type Agent, type Listed } from './server'
 import { moment, reason } from './text'
 import { titleKey, titles } from './titles'
@@ -17,9 +18,11 @@ interface Props {
   close(): void
   /** Changes when the list may have. */
   version: unknown
+  /** What waits everywhere is shown instead of the conversation. */
+  isAsking?: boolean
 }
 
-export function Sidebar({ agents, agent, id, isOpen, close, version }: Props) {
+export function Sidebar({ agents, agent, id, isOpen, close, version, isAsking = false }: Props) {
   const { list, next, trouble, more } = useConversations(agent, version)
   const open = (to: string) => (go(agent, to), close())
   const isListed = list.some((one) => one.id === id)
@@ -29,19 +32,22 @@ export function Sidebar({ agents, agent, id, isOpen, close, version }: Props) {
       {isOpen && <div className="shade" onClick={close} />}
       <nav className="sidebar" data-open={isOpen || undefined} aria-label="Conversations">
         <div className="row">
-          <Agents agents={agents} agent={agent} />
+          {agent ? <Agents agents={agents} agent={agent} /> : <span className="agent">No agents</span>}
           <button type="button" className="square quiet only-narrow" onClick={close} aria-label="Close the list">
             <Icon name="close" />
           </button>
         </div>
-        <button type="button" className="new" onClick={() => open(newConversation())}>
-          <Icon name="plus" /> New conversation
-        </button>
+        {agent && (
+          <button type="button" className="new" onClick={() => open(newConversation())}>
+            <Icon name="plus" /> New conversation
+          </button>
+        )}
+        <Waiting agent={agent} id={id} isCurrent={isAsking} close={close} />
         {trouble && <p className="trouble">{trouble}</p>}
         <ul>
-          {!isListed && id && <Entry agent={agent} one={{ id, createdAt: '' }} isCurrent open={open} />}
+          {!isListed && id && <Entry agent={agent} one={{ id, createdAt: '' }} isCurrent={!isAsking} open={open} />}
           {list.map((one) => (
-            <Entry key={one.id} agent={agent} one={one} isCurrent={one.id === id} open={open} />
+            <Entry key={one.id} agent={agent} one={one} isCurrent={one.id === id && !isAsking} open={open} />
           ))}
         </ul>
         {next && (
@@ -51,6 +57,33 @@ export function Sidebar({ agents, agent, id, isOpen, close, version }: Props) {
         )}
       </nav>
     </>
+  )
+}
+
+/** The way to what waits everywhere, and how much that is. */
+function Waiting({ agent, id, isCurrent, close }: { agent: string; id: string; isCurrent: boolean; close(): void }) {
+  const known = useCell(inbox)
+  const count = known?.questions.length ?? 0
+  return (
+    <a
+      className="approvals"
+      href={approvalsPath({ agent, id })}
+      aria-current={isCurrent ? 'page' : undefined}
+      onClick={(event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey) return
+        event.preventDefault()
+        goToApprovals()
+        close()
+      }}
+    >
+      <Icon name="ask" /> <span className="title">Approvals</span>
+      {count > 0 && (
+        <span className="count" data-count={count}>
+          {count}
+          {known?.next && '+'}
+        </span>
+      )}
+    </a>
   )
 }
 
@@ -99,6 +132,7 @@ function useConversations(agent: string, version: unknown) {
 
   const load = useCallback(
     async (cursor: string | null) => {
+      if (!agent) return
       const number = ++asked.current
       try {
         const page = await conversations(agent, cursor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from cairn.errors import ModelError
 from cairn.framework.http.auth import Credentials, Grant, Identity
 from cairn.harness.messages import AssistantMessage, Text, UserMessage
 from cairn.harness.models.protocol import ModelRequest
+from cairn.runtime import DurableObject, Fiber
+from cairn.runtime.callables import callable
+from cairn.runtime.request import Request, Response
 from cairn.testing.scripted import Call, Fail, Reply, Say, ScriptedModel, Stall, by_turn
 
 PAYLOAD = "<img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>"
@@ -164,5 +168,34 @@ def holder_of_the_token(credentials: Credentials) -> Identity | None:
     return Identity("tester", grants=frozenset(Grant)) if given == f"Bearer {os.environ['CAIRN_TEST_TOKEN']}" else None
 
 
+@dataclass
+class Errand:
+    done: str = ""
+
+
+class Errands(DurableObject[Errand]):
+    """Asks before it does something, and for a colour."""
+
+    kind = "errands"
+
+    async def on_request(self, request: Request) -> Response:
+        await self.start_fiber(request.path[1:])
+        return Response.text("It has begun.")
+
+    async def send(self, fiber: Fiber) -> None:
+        answer = await fiber.ask("send the parcel", {"to": "Oslo", "note": PAYLOAD}, approval=True)
+        async with self.transaction() as state:
+            state.done = f"{answer.approved} {answer.reason}"
+
+    async def paint(self, fiber: Fiber) -> None:
+        answer = await fiber.ask("which colour?", "Red, or blue?")
+        async with self.transaction() as state:
+            state.done = str(answer.value())
+
+    @callable(read_only=True)
+    async def look(self) -> str:
+        return self.state.done
+
+
 auth = holder_of_the_token if "CAIRN_TEST_TOKEN" in os.environ else None
-app = App(agents=[assistant, other], console=True, auth=auth)
+app = App(agents=[assistant, other], objects=[Errands], console=True, auth=auth)

@@ -51,11 +51,11 @@ def as_json(asked: Question) -> dict[str, Any]:
 
 
 def shown(asked: Question) -> tuple[str, Any, str]:
-    """The function that would be called, its arguments, and why it asks; of another question the method that asks it."""
+    """The function that would be called, its arguments, and why it asks; of another question its name."""
     value = asked.value()
     if asked.is_approval and isinstance(value, dict) and value.keys() == {"function", "arguments", "reason"}:
         return str(value["function"]), value["arguments"], str(value["reason"])
-    return asked.method, value, ""
+    return asked.name, value, ""
 
 
 async def answer(service: Service, request: Request, given: dict[str, Any]) -> dict[str, Any]:

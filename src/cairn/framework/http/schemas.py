@@ -242,7 +242,7 @@ _LISTED = record(
 
 _ASKED: dict[str, Schema] = {
     "call": TEXT,
-    "tool": {**TEXT, "description": "The tool or function that would be called; of another question the method that asks."},
+    "tool": {**TEXT, "description": "The tool or function that would be called; of another question its name."},
     "kind": either("approval", "client_tool", "question"),
     "input": {"description": "The arguments, an object; of an object's question whatever is asked."},
     "digest": TEXT,
