@@ -138,6 +138,8 @@ def export(store: str | None, text: str, files: str | None, *, at: int | None, j
         count, total, offset = asyncio.run(work())
     except WorkspaceError as error:
         raise UsageError(f"{text}: {error.strerror}: {error.filename}") from None
+    except FileExistsError:
+        raise UsageError(f"{into} is a file; name a new or an empty directory, or a new archive, NAME.tar") from None
     except OSError as error:
         raise UsageError(f"{into} cannot be written: {error.strerror}") from None
     if json:
