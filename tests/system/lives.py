@@ -23,6 +23,7 @@ from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.storage import SqliteStore
 from cairn.runtime.storage.store import Address
+from cairn.runtime.workspace_history import workspace_at
 
 VICTIM = Path(__file__).parent / "victim.py"
 CONVERSATION = "login-plus"
@@ -92,6 +93,7 @@ class Lives:
 
 
 async def read_log(job: Job) -> Log | None:
+    """What the log says; the agent's files, which are in it too, are then in the job's folder."""
     if not job.store.exists():
         return None
     store = SqliteStore(str(job.store), clock=SystemClock(), ids=SystemIds(), ballast=False)
@@ -108,6 +110,7 @@ async def read_log(job: Job) -> Log | None:
             standing.apply(decoded)
             batches.append(each.batch.records)
             records += decoded
+        await job.take_out(await workspace_at(store, row.address))
         for record in records:
             if isinstance(record, r.FiberSettled) and record.outcome == "completed":
                 reply = msgspec.json.decode(record.result)["text"]
