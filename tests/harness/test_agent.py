@@ -13,6 +13,7 @@ from cairn.harness.agent import Agent
 from cairn.harness.context_face import Context
 from cairn.harness.function_tool import tool
 from cairn.harness.messages import ToolSpec
+from cairn.harness.sandbox.local import local
 from cairn.harness.tools import Tool
 from cairn.harness.turn_view import Turn
 
@@ -80,7 +81,7 @@ def test_a_tool_of_the_agent_takes_the_place_of_a_sandboxs_tool_of_its_name() ->
     """Architecture: defaults and user tools share the slots; replacing is by name, and the order stays."""
     mine = made("bash", "mine")
 
-    names = agent(tools=[refund, mine]).render(sandbox_tools=[made("read"), made("bash")]).tools
+    names = agent(tools=[refund, mine], sandbox=local()).render(sandbox_tools=lambda _: [made("read"), made("bash")]).tools
 
     assert [(t.name, t.spec.description) for t in names] == [
         ("read", ""),
@@ -151,10 +152,10 @@ def test_instructions_may_be_a_function_of_the_turn() -> None:
 def test_a_turn_knows_its_conversation_and_its_tools() -> None:
     """P26: what a prepare function may depend on is given to it, so that it needs no globals."""
     seen: list[Any] = []
-    support = agent(tools=[refund])
+    support = agent(tools=[refund], sandbox=local())
     support.prepare(lambda turn: seen.append((turn.conversation, turn.tools)))
 
-    support.render(conversation="issue-1", sandbox_tools=[made("bash")])
+    support.render(conversation="issue-1", sandbox_tools=lambda _: [made("bash")])
 
     assert seen == [("issue-1", ("bash", "refund"))]
 

@@ -20,6 +20,7 @@ from cairn.harness.asking import Asks, Rule
 from cairn.harness.codemode import CodeMode, codemode_of, split
 from cairn.harness.definition import (
     Instructions,
+    caller,
     check_name,
     checked_instructions,
     checked_model,
@@ -38,8 +39,8 @@ from cairn.harness.skill import Skill
 from cairn.harness.skill_files import Given as GivenSkill
 from cairn.harness.skill_files import distinct, load_skills
 from cairn.harness.state import Draft, StateType
-from cairn.harness.tools import Repeat, Tool, together
-from cairn.harness.turn_view import Rendered, Turn
+from cairn.harness.tools import Repeat, Tool
+from cairn.harness.turn_view import Rendered, ToolsOf, Turn
 from cairn.runtime.schedule import Timing
 
 S = TypeVar("S")
@@ -127,7 +128,7 @@ class Agent(Generic[S]):
         codemode: bool | Sequence[str] | CodeMode = False,
         **unknown: Any,
     ) -> None:
-        self.place = _caller()
+        self.place = caller()
         for option in unknown:
             raise UsageError(f"{self}: {unknown_option('Agent', option, _OPTIONS)}")
         self._aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
@@ -334,7 +335,7 @@ class Agent(Generic[S]):
         stored: Mapping[str, bytes | msgspec.Raw] | None = None,
         *,
         conversation: str = "",
-        sandbox_tools: Sequence[Tool] = (),
+        sandbox_tools: ToolsOf = lambda factory: (),
         client_tools: Sequence[Tool] = (),
         extra: Mapping[str, Any] = {},
     ) -> Rendered:
@@ -345,13 +346,16 @@ class Agent(Generic[S]):
         `prepare` function raises.
         """
         state = None if self.state_type is None else self.state_type.load(stored or {})
-        before = None if self.state_type is None or not self._is_dynamic else self.state_type.dump(state)
+        before = None if self.state_type is None or not self.is_dynamic else self.state_type.dump(state)
         turn: Turn[Any] = Turn(
             state=state,
             conversation=conversation,
             model=self._model,
             thinking=self.thinking,
-            tools=together(sandbox_tools, self._tools, client_tools),
+            tools=self._tools,
+            client_tools=client_tools,
+            sandbox=self.sandbox,
+            tools_of=sandbox_tools,
             extra=extra,
             skills=self.skills,
         )
@@ -374,6 +378,7 @@ class Agent(Generic[S]):
             codemode=self.codemode,
             functions=functions,
             snippets=snippets,
+            sandbox=turn.sandbox,
             thinking=checked_thinking(self, turn.thinking),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
@@ -381,7 +386,8 @@ class Agent(Generic[S]):
         )
 
     @property
-    def _is_dynamic(self) -> bool:
+    def is_dynamic(self) -> bool:
+        """What it is at a turn may depend on the state."""
         return bool(self.prepares) or callable(self._instructions)
 
     def _written(self, turn: Turn[Any]) -> str:
@@ -391,9 +397,3 @@ class Agent(Generic[S]):
         if not isinstance(written, str):
             raise UsageError(f"{self}: its instructions function returned {type(written).__name__}; return a text")
         return inspect.cleandoc(written)
-
-
-def _caller() -> str:
-    """`path:line` of whoever made the agent."""
-    frame = sys._getframe(2)
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

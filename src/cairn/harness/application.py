@@ -17,17 +17,16 @@ from cairn.errors import StoreCorrupt, UsageError
 from cairn.harness import program_fiber, rewinding
 from cairn.harness import records as h
 from cairn.harness.agent import Agent
+from cairn.harness.attaching import Attachment
 from cairn.harness.attempt import Attempt
 from cairn.harness.calls import LiveCall, bounded
 from cairn.harness.conversation import Conversation
-from cairn.harness.guidance import read_guidance
 from cairn.harness.hooks import Settled
 from cairn.harness.loop import Loop, Services
 from cairn.harness.projection import PROJECTION, project
-from cairn.harness.sandbox.protocol import Place, Sandbox
+from cairn.harness.sandbox.protocol import Place, Sandbox, SandboxFactory
 from cairn.harness.settling import Reply
 from cairn.harness.tidying import tidy
-from cairn.harness.tools import Tool
 from cairn.runtime import log
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
@@ -126,45 +125,41 @@ class AgentApplication:
         if fiber.state.method == h.PROGRAM:
             await run_method(fiber, lambda: self._program(fiber))
             return
-        sandbox, tools = await self._sandbox(fiber)
-        is_new = fiber.instance.state.head is None
-        guidance = await read_guidance(sandbox, self.agent.skill_names) if sandbox is not None and is_new else ""
-        loop = Loop(self.agent, fiber, self.services, sandbox, tools, lambda: self.agent, guidance)
+        attachment = self._attachment(fiber)
+        loop = Loop(self.agent, fiber, self.services, attachment, lambda: self.agent)
         try:
             await loop.run()
         finally:
             loop.close()
-            if sandbox is not None:
-                await asyncio.shield(sandbox.close())
+            await attachment.close()
 
     async def _program(self, fiber: Fiber) -> ProgramResult:
         """Run the program of a call, with the tools that the agent has now."""
-        sandbox, tools = await self._sandbox(fiber)
-        attempt = Attempt(self.agent, fiber, self.services, sandbox, tools)
+        attachment = self._attachment(fiber)
+        attempt = Attempt(self.agent, fiber, self.services, attachment)
         try:
-            rendered = attempt.render(attempt.conversation.values, attempt.conversation.control.included)
+            await attachment.use(attempt.expected_sandbox(attempt.view()))
+            rendered = attempt.rendered()
             if self.services.interpreters is None or rendered.codemode is None:
                 raise UsageError(f"{self.agent!r} runs no programs any more; write Agent(…, codemode=True)")
             services = self.services
             return await program_fiber.run(attempt, rendered, self.services.interpreters, services.secret)
         finally:
             attempt.close()
-            if sandbox is not None:
-                await asyncio.shield(sandbox.close())
+            await attachment.close()
 
-    async def _sandbox(self, fiber: Fiber) -> tuple[Sandbox | None, Sequence[Tool]]:
-        if self.agent.sandbox is None:
-            return None, ()
-        from cairn.harness.sandbox.files import file_tools
+    def _attachment(self, fiber: Fiber) -> Attachment:
+        """What opens sandboxes for the instance; none is open."""
+        instance = fiber.instance
+        directory = os.path.join(self._directory, instance.uid)
 
-        directory = os.path.join(self._directory, fiber.instance.uid)
-        sandbox = await self.agent.sandbox.open(str(fiber.instance.address), directory, self._place(fiber.instance))
-        return sandbox, file_tools(sandbox)
+        async def open(factory: SandboxFactory) -> Sandbox:
+            return await factory.open(str(instance.address), directory, self._place(instance, factory.name))
 
-    def _place(self, instance: Instance) -> Place:
+        return Attachment(open)
+
+    def _place(self, instance: Instance, name: str) -> Place:
         """Where the sandbox of an instance belongs."""
-        assert self.agent.sandbox is not None
-        name = self.agent.sandbox.name
 
         async def remember(value: bytes) -> None:
             await instance.append([h.SandboxRemembered(sandbox=name, value=value)])
@@ -179,7 +174,7 @@ class AgentApplication:
 
     async def forget(self, uid: str) -> None:
         """The files that sandboxes kept for a deleted instance are gone, as far as they can be removed from here."""
-        if self.agent.sandbox is not None:
+        if self.agent.sandbox is not None or self.agent.is_dynamic:
             import shutil
 
             await asyncio.to_thread(shutil.rmtree, os.path.join(self._directory, uid), ignore_errors=True)

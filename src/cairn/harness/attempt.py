@@ -12,18 +12,22 @@ from typing import Any
 
 import msgspec
 
+from cairn.errors import UsageError
 from cairn.harness import records as h
 from cairn.harness import recovery
 from cairn.harness.agent import Agent
+from cairn.harness.attaching import AnotherSandbox, Attachment
 from cairn.harness.call_files import CallFiles
 from cairn.harness.calls import LiveCall
 from cairn.harness.client_tool import declared_tools
 from cairn.harness.conversation import Conversation
+from cairn.harness.environment import Environment, environment_of, is_unread
+from cairn.harness.guidance import read_guidance
 from cairn.harness.images import Images, blobs_of
 from cairn.harness.messages import Content
 from cairn.harness.models.protocol import Model
 from cairn.harness.recovery import Given, Halt
-from cairn.harness.sandbox.protocol import Sandbox, WorkspaceSandbox
+from cairn.harness.sandbox.protocol import Sandbox, SandboxFactory, WorkspaceSandbox
 from cairn.harness.settling import settle
 from cairn.harness.sizes import batches
 from cairn.harness.submission import Control
@@ -34,6 +38,10 @@ from cairn.runtime.fiber import Fiber
 from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.storage.store import Durability
 from cairn.runtime.workspace import Workspace
+
+#: Sandboxes opened for one turn. The state is the same at each render, so one that is asked again says the same; a second
+#: change can only come from an agent that was edited in between.
+ATTACHED_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,7 @@ class Attempt:
         agent: Agent[Any],
         fiber: Fiber,
         services: Services,
-        sandbox: Sandbox | None,
-        sandbox_tools: Sequence[Tool],
+        attachment: Attachment,
         current: Callable[[], Agent[Any]] | None = None,
     ) -> None:
         self.agent = agent
@@ -77,15 +84,50 @@ class Attempt:
         self.instance = fiber.instance
         self.clock = fiber.instance.clock
         self.services = services
-        self.sandbox = sandbox
+        self.attachment = attachment
         self.images = Images(fiber.instance.store, fiber.instance.address.tenant)
         self.conversation: Conversation = fiber.instance.state
-        self._sandbox_tools = tuple(sandbox_tools)
+        self._attached = 0
+        """Sandboxes that were opened for the turn that is about to begin."""
+        self._guidance = ""
         self._files: dict[str, CallFiles] = {}
         """What the calls that ran here have of the workspace, by call."""
         self._rendered: tuple[str, Rendered] | None = None
         # By the instance and not after an append: whoever is cancelled while it writes would not come back to tell.
         self.instance.on_written = partial(services.committed, self.instance)
+
+    # --- the sandbox
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The one that is open."""
+        return self.attachment.sandbox
+
+    def expected_sandbox(self, view: View) -> SandboxFactory | None:
+        """The one of the open turn; before the first turn of a submission, the one that turn is going to have."""
+        control = view.control
+        if not self.agent.is_dynamic:
+            return self.agent.sandbox
+        try:
+            if control.turn:
+                return self._as_begun().sandbox
+            return self.render(view.values, (*control.included, *filter(None, [control.submission]))).sandbox
+        except Exception:  # said when the turn begins, which renders again
+            return self.agent.sandbox
+
+    async def attach(self, factory: SandboxFactory | None) -> None:
+        """Turns may begin with this sandbox: it is open, the former is closed, and what the project in it has to say is read.
+        No call may be running. *Raises* what opening it raises."""
+        await self.attachment.use(factory)
+        self._guidance = ""
+        opens = self.conversation.head is None
+        if self.sandbox is not None and (opens or is_unread(self.conversation.told, self.environment())):
+            self._guidance = await read_guidance(self.sandbox, self.agent.skill_names)
+        self._attached += 1
+
+    def environment(self) -> Environment:
+        """What there is to tell the model of the sandbox that is open."""
+        return environment_of(self.attachment.factory, self.sandbox, self.agent.sandbox, self._guidance)
 
     # --- where it stands
 
@@ -162,7 +204,7 @@ class Attempt:
         return self.agent.render(
             values,
             conversation=self.instance.address.id,
-            sandbox_tools=self._sandbox_tools,
+            sandbox_tools=self.attachment.tools_of,
             client_tools=self._client_tools(submissions),
             extra=self._extra(submissions),
         )
@@ -180,16 +222,31 @@ class Attempt:
         """Between two turns: from here on the agent is as it is defined now, if it was edited meanwhile."""
         self.agent = self._current()
 
+    def next_turn(self, values: dict[str, msgspec.Raw], submissions: Sequence[str]) -> Rendered:
+        """The agent at a turn that begins now. *Raises* AnotherSandbox: attach that one and ask again; else as `render`."""
+        rendered = self.render(values, submissions)
+        if not self.attachment.is_open(rendered.sandbox):
+            if self._attached >= ATTACHED_MAX:
+                raise UsageError(
+                    f"{self.agent!r} chose another sandbox at each render of one turn; make it once, not in prepare"
+                )
+            raise AnotherSandbox(rendered.sandbox)
+        return rendered
+
     def begin_turn(self, turn: str, rendered: Rendered) -> None:
         """The turn is asked with `rendered`."""
-        self._rendered = (turn, rendered)
+        self._rendered, self._attached, self._guidance = (turn, rendered), 0, ""
+        self.attachment.is_fresh = False
 
     def rendered(self) -> Rendered:
-        """The agent at the present turn; after a crash, as it renders now."""
+        """The agent at the present turn; after a crash, as it renders now with the state of then."""
         turn = self.conversation.control.turn
         if self._rendered is None or self._rendered[0] != turn:
-            self._rendered = (turn, self.render(self.conversation.values, self.conversation.control.included))
+            self._rendered = (turn, self._as_begun())
         return self._rendered[1]
+
+    def _as_begun(self) -> Rendered:
+        return self.render(self.conversation.values_at_turn(), self.conversation.control.included)
 
     def files(self, call: str) -> CallFiles | None:
         """The sandbox of one call, when what it changes is to be in the log with its outcome."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from cairn.harness import records as h
 from cairn.harness.conversation import Conversation
+from cairn.harness.environment import Environment, change, first, note
 from cairn.harness.messages import ToolSpec
 from cairn.harness.models.protocol import ModelRequest
 from cairn.harness.render import CONTINUE, LENGTH
@@ -19,13 +20,16 @@ from cairn.harness.turn_view import Rendered
 from cairn.runtime.records import Record
 
 
-def declare(conversation: Conversation, rendered: Rendered, guidance: str = "") -> tuple[list[Record], list[h.Note]]:
+def declare(
+    conversation: Conversation, rendered: Rendered, now: Environment = Environment()
+) -> tuple[list[Record], list[h.Note]]:
     """The records and notes that bring what the model was told up to `rendered`; both empty when nothing changed. What the
-    project says is told when the conversation opens, and then never again."""
+    project says is told when the conversation opens or another sandbox is attached, and then never again."""
     specs = tuple(tool.spec for tool in rendered.tools)
     head = conversation.head
     if head is None:
-        return [h.ContextOpened(system=rendered.instructions, tools=specs, guidance=guidance)], []
+        opened = h.ContextOpened(system=rendered.instructions, tools=specs, guidance=now.guidance, sandbox=first(now))
+        return [opened], []
     declared = {spec.name: spec for spec in head.tools}
     gone = set(head.removed)
     offered = {spec.name for spec in specs}
@@ -33,10 +37,14 @@ def declare(conversation: Conversation, rendered: Rendered, guidance: str = "") 
     back = tuple(spec.name for spec in specs if spec.name in gone and declared.get(spec.name) == spec)
     removed = tuple(name for name in declared if name not in offered and name not in gone)
     instructions = rendered.instructions if rendered.instructions != head.instructions else None
-    if instructions is None and not (added or back or removed):
+    attached = change(conversation.told, now)
+    if instructions is None and attached is None and not (added or back or removed):
         return [], []
-    record = h.ContextChanged(instructions=instructions, tools_added=added, tools_removed=removed, tools_back=back)
-    notes = _tool_notes(added, back, removed, declared)
+    record = h.ContextChanged(
+        instructions=instructions, tools_added=added, tools_removed=removed, tools_back=back, sandbox=attached
+    )
+    notes = [] if attached is None else [note(conversation.told, now)]
+    notes += _tool_notes(added, back, removed, declared)
     if instructions is not None:
         notes.append(h.Note(kind="instructions", text=_instructions_text(head.instructions, instructions)))
     return [record], notes

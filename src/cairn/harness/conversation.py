@@ -18,7 +18,7 @@ from cairn.errors import StoreCorrupt
 from cairn.harness import records as h
 from cairn.harness.conversation_fold import BEFORE, HANDLERS
 from cairn.harness.entries import Entries, Entry, Ref, RefKind
-from cairn.harness.head import Head
+from cairn.harness.head import Head, Told
 from cairn.harness.messages import (
     AssistantMessage,
     Content,
@@ -51,6 +51,8 @@ class _Saved(msgspec.Struct):
     shown: Shown | None = None
     asking: dict[str, h.ToolAwaiting] = {}
     remembered: dict[str, bytes] = {}
+    before: dict[str, tuple[msgspec.Raw, ...]] = {}
+    told: list[Told] = []
 
 
 _encode = msgspec.json.Encoder().encode
@@ -66,6 +68,8 @@ class Conversation:
         self.values: dict[str, msgspec.Raw] = {}
         """The agent's state, a JSON text a field."""
         self.versions: dict[str, int] = {}
+        self.before: dict[str, tuple[msgspec.Raw, ...]] = {}
+        """What was changed of the state since the open turn began: the value then, or nothing."""
         self.has_images = False
         self.shown = Shown()
         self.arguments: dict[str, msgspec.Raw] = {}
@@ -77,6 +81,7 @@ class Conversation:
         self.call_ids: list[str] = []
         """The ids of all calls of the submission at work."""
         self._heads: list[Head] = []
+        self._told: list[Told] = []
         self._refs: list[Ref] = []
         self._context: list[ContextMessage] = []
         self._index: dict[str, int] = {}
@@ -87,6 +92,16 @@ class Conversation:
     def head(self) -> Head | None:
         """The head of the next request as the model knows it; None before the first turn."""
         return self._heads[-1] if self._heads else None
+
+    @property
+    def told(self) -> Told | None:
+        """What the model was told of its sandbox; None: nothing yet, and the one it may have is the agent's own."""
+        return self._told[-1] if self._told else None
+
+    def values_at_turn(self) -> dict[str, msgspec.Raw]:
+        """The state as the open turn was rendered with it."""
+        now = {name: value for name, value in self.values.items() if name not in self.before}
+        return now | {name: then[0] for name, then in self.before.items() if then}
 
     # --- the two projections
 
@@ -176,6 +191,8 @@ class Conversation:
                 shown=self.shown,
                 asking=self.asking,
                 remembered=self.remembered,
+                before=self.before,
+                told=self._told,
             )
         )
 
@@ -188,6 +205,7 @@ class Conversation:
         made.values, made.versions = saved.values, saved.versions
         made._heads, made._unanswered, made.has_images = saved.heads, saved.unanswered, saved.has_images
         made.arguments, made.call_ids = saved.arguments, saved.call_ids
+        made.before, made._told = saved.before, saved.told
         made.shown, made.asking, made.remembered = saved.shown or Shown(), saved.asking, saved.remembered
         return made
 

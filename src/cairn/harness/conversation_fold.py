@@ -13,7 +13,7 @@ import msgspec
 from cairn.errors import StoreCorrupt
 from cairn.harness import records as h
 from cairn.harness.entries import Answered, Entry, Result
-from cairn.harness.head import changed, opened
+from cairn.harness.head import changed, opened, told
 from cairn.harness.messages import Image
 from cairn.harness.projection import message_id
 from cairn.runtime import records as r
@@ -45,17 +45,21 @@ def _accepted(self: Conversation, record: r.FiberAccepted, ordinal: int) -> None
 
 def _opened(self: Conversation, record: h.ContextOpened, ordinal: int) -> None:
     self._heads.append(opened(record, ordinal))
+    if record.sandbox is not None:
+        self._told.append(told(None, record.sandbox, ordinal))
 
 
 def _changed(self: Conversation, record: h.ContextChanged, ordinal: int) -> None:
     if self.head is None:
         raise StoreCorrupt("the context changed before it was opened (S14)")
     self._heads.append(changed(self.head, record, ordinal))
+    if record.sandbox is not None:
+        self._told.append(told(self.told, record.sandbox, ordinal))
 
 
 def _turn_started(self: Conversation, record: h.TurnStarted, ordinal: int) -> None:
     self._flush_results(ordinal)
-    self.arguments, self.asking = {}, {}
+    self.arguments, self.asking, self.before = {}, {}, {}
     if record.submission in record.includes:
         self.call_ids = []
     for number, note in enumerate(record.notes):
@@ -146,6 +150,7 @@ def _outcome(self: Conversation, record: h.ToolOutcome, ordinal: int) -> None:
 
 def _state(self: Conversation, record: r.StateChanged, ordinal: int) -> None:
     for name, value in record.changes.items():
+        self.before.setdefault(name, (self.values[name],) if name in self.values else ())
         self.values[name] = value.copy()
         self.versions[name] = ordinal
 
@@ -168,6 +173,7 @@ def _rewound(self: Conversation, record: h.ConversationRewound, ordinal: int) ->
     read = {ref.entry for ref in self._refs if ref.kind == "m" and ref.ordinal > record.to and record.keep_read}
     self._refs = [ref for ref in self._refs if ref.ordinal <= record.to]
     self._heads = [head for head in self._heads if head.ordinal <= record.to]
+    self._told = [told for told in self._told if told.ordinal <= record.to]
     keep = next((i for i, entry in enumerate(self.entries) if entry.ordinal > record.to), len(self.entries))
     unread = [entry for entry in self.entries[keep:] if entry.kind == "user" and entry.submission in self.control.queue]
     self.entries.truncate(keep)

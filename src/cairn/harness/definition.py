@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
 from cairn.harness.schema import place_of
 from cairn.harness.turn_view import Turn
+from cairn.harness.turn_view import checked_sandbox as checked_sandbox
 from cairn.runtime.threads import is_async
 
 Instructions = str | Callable[[Turn[Any]], str]
@@ -49,13 +51,6 @@ def checked_model(label: object, model: Any) -> str | Model | None:
     return model  # type: ignore[no-any-return]
 
 
-def checked_sandbox(label: object, sandbox: Any) -> Any:
-    """What opens a sandbox, or None."""
-    if sandbox is not None and not callable(getattr(sandbox, "open", None)):
-        raise UsageError(f"{label}: sandbox={sandbox!r} opens none; give virtual(), isolated(), local() or another that does")
-    return sandbox
-
-
 def checked_thinking(label: object, thinking: Any) -> ThinkingLevel | None:
     """The level, if it is one."""
     if thinking is not None and thinking not in get_args(ThinkingLevel):
@@ -84,3 +79,9 @@ def refuse_async(label: str, function: Any) -> None:
             f"{'a generator' if generator else 'async'}, but it runs before every model call and must be a plain function; "
             f"do the waiting in a tool or in on_message and keep the result in the state"
         )
+
+
+def caller() -> str:
+    """`path:line` of whoever called the function that asks."""
+    frame = sys._getframe(2)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

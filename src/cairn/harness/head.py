@@ -24,6 +24,16 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     """Declared, and not offered any more."""
 
 
+class Told(msgspec.Struct, frozen=True, array_like=True):
+    """What the model knows of its sandbox."""
+
+    ordinal: int
+    """Of the record that says so."""
+    sandbox: h.Attached
+    read: tuple[str, ...]
+    """Places whose project has said what it has to say."""
+
+
 def opened(record: h.ContextOpened, ordinal: int) -> Head:
     system = "\n\n".join(part for part in (record.system, record.guidance) if part)
     return Head(ordinal, system, record.system, record.tools)
@@ -37,3 +47,14 @@ def changed(head: Head, record: h.ContextChanged, ordinal: int) -> Head:
     removed = tuple(name for name in (*head.removed, *record.tools_removed) if name not in back)
     instructions = head.instructions if record.instructions is None else record.instructions
     return Head(ordinal, head.system, instructions, tools, removed)
+
+
+def told(before: Told | None, sandbox: h.Attached, ordinal: int) -> Told:
+    """What the model knows of its sandbox once it was told of this one."""
+    read = before.read if before is not None else ()
+    return Told(ordinal, sandbox, tuple(dict.fromkeys((*read, place(sandbox)))))
+
+
+def place(sandbox: h.Attached) -> str:
+    """What is the same for sandboxes with the same files."""
+    return "workspace" if sandbox.is_workspace else sandbox.key

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from cairn.errors import ModelError
 from cairn.harness import records as h
 from cairn.harness import recovery
 from cairn.harness.agent import Agent
+from cairn.harness.attaching import AnotherSandbox, Attachment
 from cairn.harness.attempt import Attempt, View
 from cairn.harness.attempt import Services as Services
 from cairn.harness.call_runner import CallRunner
@@ -30,11 +31,9 @@ from cairn.harness.hook_runner import HookRunner
 from cairn.harness.messages import Text
 from cairn.harness.models.protocol import Model, ModelRequest
 from cairn.harness.recovery import Action
-from cairn.harness.sandbox.protocol import Sandbox
 from cairn.harness.settling import refuse_cut, reply_of, settle
 from cairn.harness.sizes import BATCH_BYTES_MAX
 from cairn.harness.submission import CallStatus, Control
-from cairn.harness.tools import Tool
 from cairn.harness.turn import Response, TurnStream, recordable
 from cairn.runtime import records as r
 from cairn.runtime.fiber import Fiber
@@ -57,15 +56,11 @@ class Loop:
         agent: Agent[Any],
         fiber: Fiber,
         services: Services,
-        sandbox: Sandbox | None,
-        sandbox_tools: Sequence[Tool],
+        attachment: Attachment,
         current: Callable[[], Agent[Any]] | None = None,
-        guidance: str = "",
     ) -> None:
-        """`current` is asked at each turn which definition of the agent holds by now; a turn keeps the one it began with.
-        `guidance` is what the working directory says to a conversation that opens now."""
-        self._guidance = guidance
-        attempt = self._attempt = Attempt(agent, fiber, services, sandbox, sandbox_tools, current)
+        """`current` is asked at each turn which definition of the agent holds by now; a turn keeps the one it began with."""
+        attempt = self._attempt = Attempt(agent, fiber, services, attachment, current)
         calls, hooks = CallRunner(attempt), HookRunner(attempt)
         self._pure: dict[Action, Callable[[View], list[r.Record]]] = {
             Action.TURN: self._start_turn,
@@ -100,7 +95,6 @@ class Loop:
         if recovery.is_aside(attempt.conversation.control, attempt.fiber.id):
             await self._step_aside()
             return
-        await self._end_leftovers()
         started = attempt.fiber.state.phase is not Phase.RUNNING
         staged: list[r.Record] = [r.FiberStarted(fiber=attempt.fiber.id, at=attempt.now())] if started else []
         if staged and attempt.instance.runtime.crashed and attempt.fiber.state.abort is None:
@@ -109,11 +103,20 @@ class Loop:
             # runs beside the one at work: its start and its end are one commit, so that it is never the one at work.
             await attempt.commit(staged)
             staged = []
+        await attempt.attach(attempt.expected_sandbox(attempt.view(staged)))
+        await self._end_leftovers()
         while True:
             view = attempt.view(staged)
             action = self._decide(view)
             if action in recovery.PURE:
-                made = self._pure[action](view)
+                try:
+                    made = self._pure[action](view)
+                except AnotherSandbox as needed:
+                    if staged:
+                        await attempt.commit(staged)
+                    staged = []
+                    await attempt.attach(needed.factory)
+                    continue
                 assert made, f"'{action.value}' of {attempt.fiber.id} added nothing, so it would be decided again for ever"
                 staged += made
                 assert len(staged) <= STAGED_MAX, (
@@ -161,11 +164,13 @@ class Loop:
         first = [control.submission] if control.submission not in control.included else []
         includes = tuple(id for id in (*first, *recovery.joining(control, attempt.instance.runtime)) if id)
         try:
-            rendered = attempt.render(view.values, (*control.included, *includes))
+            rendered = attempt.next_turn(view.values, (*control.included, *includes))
+        except AnotherSandbox:
+            raise
         except Exception as error:
             logger.exception("%r could not be rendered", attempt.agent)
             return attempt.settled(control, "failed", error_info(error))
-        declared, told = declare(attempt.conversation, rendered, self._guidance)
+        declared, told = declare(attempt.conversation, rendered, attempt.environment())
         turn = attempt.instance.ids.new("turn")
         attempt.begin_turn(turn, rendered)
         return [

@@ -63,6 +63,15 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which sandbox the model was told that it has."""
+
+    key: str = ""
+    """Those with one key have the same files. Empty: there is none."""
+    is_workspace: bool = False
+    """Its files are the instance's workspace."""
+
+
 class ContextOpened(Record, frozen=True, tag="context.opened"):
     """The head of every request from here on, frozen: system prompt and tools."""
 
@@ -70,15 +79,19 @@ class ContextOpened(Record, frozen=True, tag="context.opened"):
     tools: tuple[ToolSpec, ...]
     guidance: str = ""
     """What the project in the working directory says, as it was read then; follows the system prompt."""
+    sandbox: Attached | None = None
+    """None: none, and the agent has none by itself."""
 
 
 class ContextChanged(Record, frozen=True, tag="context.changed"):
-    """What changed in instructions or tools. New tools are declared after the old ones; the model is told in a note."""
+    """What changed in instructions, tools or the sandbox. New tools are declared after the old ones; notes tell the model."""
 
     instructions: str | None = None
     tools_added: tuple[ToolSpec, ...] = ()
     tools_removed: tuple[str, ...] = ()
     tools_back: tuple[str, ...] = ()
+    sandbox: Attached | None = None
+    """The one there is from now on."""
 
 
 class TurnStarted(Record, frozen=True, tag="turn.started"):

@@ -2,7 +2,7 @@
 
 Laws. Pure. A Turn lives for one render and nothing of it outlives that; `Rendered` is what the loop asks the model with.
 Tools keep a stable order (the sandbox's, the agent's, then those used by this turn) so that the request's prefix stays
-byte-equal until something really changes.
+byte-equal until something really changes. Which sandbox a turn has is only said here; the loop opens it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from cairn.harness.codemode import CodeMode
 from cairn.harness.function_tool import as_tool
 from cairn.harness.messages import ThinkingLevel
 from cairn.harness.models.protocol import Model
+from cairn.harness.sandbox.protocol import SandboxFactory
 from cairn.harness.skill import Skill
 from cairn.harness.skill_tools import catalogue, skill_tools
 from cairn.harness.snippets import Snippet
-from cairn.harness.tools import Tool
+from cairn.harness.tools import Tool, together
 
 S = TypeVar("S")
+
+ToolsOf = Callable[[SandboxFactory], Sequence[Tool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Rendered:
     """What programs call; the model does not see them among its tools."""
     snippets: tuple[Snippet, ...] = ()
     """Saved programs, which programs call as well."""
+    sandbox: SandboxFactory | None = None
+    """What opens the sandbox that its calls work in."""
 
     @property
     def model_spec(self) -> str:
@@ -56,10 +61,13 @@ class Rendered:
 
 
 class Turn(Generic[S]):
-    """The turn that is about to be asked. Change it with `use`, `without`, `instruct`, and by assigning `model` and
-    `thinking`."""
+    """The turn that is about to be asked. Change it with `use`, `without`, `instruct`, and by assigning `model`, `thinking`
+    and `sandbox`."""
 
-    __slots__ = ("_instructions", "_skills", "_state", "_tools", "conversation", "extra", "model", "thinking")
+    __slots__ = (
+        "_client", "_instructions", "_own", "_sandbox", "_skills", "_state", "_tools_of", "_used", "_withheld",
+        "conversation", "extra", "model", "thinking",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -69,6 +77,9 @@ class Turn(Generic[S]):
         model: str | Model | None,
         thinking: ThinkingLevel | None,
         tools: Mapping[str, Tool],
+        client_tools: Sequence[Tool] = (),
+        sandbox: SandboxFactory | None = None,
+        tools_of: ToolsOf = lambda factory: (),
         skills: Sequence[Skill] = (),
         extra: Mapping[str, Any] = {},
     ) -> None:
@@ -80,7 +91,9 @@ class Turn(Generic[S]):
         self.thinking = thinking
         self.extra = extra
         """What the chat client said beside the messages that are answered (JSON), and the model is not told. Read it only."""
-        self._tools = dict(tools)
+        self._own, self._client, self._sandbox, self._tools_of = tools, client_tools, sandbox, tools_of
+        self._used: dict[str, Tool] = {}
+        self._withheld: set[str] = set()
         self._instructions: list[str] = []
         self._skills = {skill.name: skill for skill in skills}
 
@@ -97,6 +110,22 @@ class Turn(Generic[S]):
         return tuple(self._tools)
 
     @property
+    def sandbox(self) -> SandboxFactory | None:
+        """What opens the sandbox of this turn. Assign another, such as `virtual()`, to attach that one from this turn on, or
+        None to detach it; its tools come and go with it. *Raises* UsageError for what opens none."""
+        return self._sandbox
+
+    @sandbox.setter
+    def sandbox(self, sandbox: SandboxFactory | None) -> None:
+        self._sandbox = checked_sandbox("turn.sandbox", sandbox)
+
+    @property
+    def _tools(self) -> dict[str, Tool]:
+        of_sandbox = () if self._sandbox is None else self._tools_of(self._sandbox)
+        offered = together(of_sandbox, self._own, self._client)
+        return {name: tool for name, tool in offered.items() if name not in self._withheld} | self._used
+
+    @property
     def skills(self) -> tuple[Skill, ...]:
         """Those whose line the model would see now, in order."""
         return tuple(self._skills.values())
@@ -110,8 +139,10 @@ class Turn(Generic[S]):
                     raise UsageError(f"turn.use: there are two skills named {given.name!r} ({known.place} and {given.place})")
                 continue
             tool = as_tool(given)
-            present = self._tools.setdefault(tool.name, tool)
-            if present is not tool:
+            present = self._tools.get(tool.name)
+            if present is None:
+                self._used[tool.name] = tool
+            elif present is not tool:
                 raise UsageError(
                     f"turn.use: there are two tools named {tool.name!r} ({present.place or 'built in'} and "
                     f"{tool.place or 'built in'}); call turn.without({tool.name!r}) first to replace it"
@@ -120,11 +151,12 @@ class Turn(Generic[S]):
     def without(self, *names: str) -> None:
         """The model does not see these tools at this turn. *Raises* UsageError for a name there is not."""
         for name in names:
-            if name not in self._tools:
-                close = difflib.get_close_matches(name, self._tools, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(self._tools) or 'none'}"
+            if name not in (tools := self._tools):
+                close = difflib.get_close_matches(name, tools, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(tools) or 'none'}"
                 raise UsageError(f"turn.without: there is no tool {name!r}{hint}")
-            del self._tools[name]
+            self._used.pop(name, None)
+            self._withheld.add(name)
 
     def instruct(self, text: str) -> None:
         """The instructions of this turn end with `text`. *Raises* UsageError when it is empty or not a string."""
@@ -134,12 +166,18 @@ class Turn(Generic[S]):
 
     def taken(self) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
         """The tools and added instructions, for the render that made this turn; what skills need of both comes last."""
+        tools = self._tools
         if not self._skills:
-            return tuple(self._tools.values()), tuple(self._instructions)
+            return tuple(tools.values()), tuple(self._instructions)
         for tool in skill_tools(self.skills):
-            if tool.name in self._tools:
-                raise UsageError(
-                    f"a tool named {tool.name!r} ({self._tools[tool.name].place}) is in the way of skills; rename it"
-                )
-            self._tools[tool.name] = tool
-        return tuple(self._tools.values()), (*self._instructions, catalogue(self.skills))
+            if tool.name in tools:
+                raise UsageError(f"a tool named {tool.name!r} ({tools[tool.name].place}) is in the way of skills; rename it")
+            tools[tool.name] = tool
+        return tuple(tools.values()), (*self._instructions, catalogue(self.skills))
+
+
+def checked_sandbox(label: object, sandbox: Any) -> Any:
+    """What opens a sandbox, or None."""
+    if sandbox is not None and not callable(getattr(sandbox, "open", None)):
+        raise UsageError(f"{label}: sandbox={sandbox!r} opens none; give virtual(), isolated(), local() or another that does")
+    return sandbox

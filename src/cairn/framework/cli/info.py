@@ -19,6 +19,7 @@ from cairn.framework.modules import shown
 from cairn.framework.project import discover, load
 from cairn.harness.agent import Agent
 from cairn.harness.extras import check_extras
+from cairn.harness.sandbox.protocol import SandboxFactory
 from cairn.harness.tools import Tool
 from cairn.runtime.object import ObjectApplication
 
@@ -97,9 +98,7 @@ def _find(target: str | None) -> Found:
         return Found(here, here, (), error.problems or (str(error),))
 
 
-def _sandbox_tools(agent: Agent[Any]) -> list[Tool]:
-    if agent.sandbox is None:
-        return []
+def _sandbox_tools(factory: SandboxFactory) -> list[Tool]:
     from cairn.harness.sandbox.files import file_tools
 
     return list(file_tools())
@@ -109,7 +108,7 @@ def _problems(agent: Agent[Any]) -> list[str]:
     """What would keep this agent from its first turn, keys excepted: CI has none."""
     problems: list[str] = []
     try:
-        rendered = agent.render(sandbox_tools=_sandbox_tools(agent))
+        rendered = agent.render(sandbox_tools=_sandbox_tools)
     except Exception as error:
         return [f"{agent!r}: {error if isinstance(error, CairnError) else f'{type(error).__name__}: {error}'}"]
     try:
@@ -145,7 +144,7 @@ def _view(agent: Agent[Any]) -> dict[str, Any]:
         "problems": _problems(agent),
     }
     try:
-        rendered = agent.render(sandbox_tools=_sandbox_tools(agent))
+        rendered = agent.render(sandbox_tools=_sandbox_tools)
     except Exception:
         return view
     view["model"] = rendered.model_spec

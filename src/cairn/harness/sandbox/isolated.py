@@ -123,6 +123,11 @@ class IsolatedFactory:
         return "isolated"
 
     @property
+    def key(self) -> str:
+        """Its own files are kept under the name of the sandbox."""
+        return "isolated" if self.directory is None else f"isolated:{os.path.abspath(os.path.expanduser(self.directory))}"
+
+    @property
     def about(self) -> str:
         network = "no network" if self.network == "none" else "the host's network"
         return f"isolated processes, {network}; shares this machine's kernel"

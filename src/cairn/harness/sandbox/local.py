@@ -15,7 +15,8 @@ import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 from cairn.errors import SandboxError, UsageError
 from cairn.harness.sandbox import host_files
@@ -51,16 +52,20 @@ def local(
     return LocalFactory(os.fspath(cwd), dict(env) if isinstance(env, Mapping) else tuple(env), grace_seconds)
 
 
+@dataclass(frozen=True)
 class LocalFactory:
     """What `local()` returns and `Agent(sandbox=…)` takes."""
 
-    name = "local"
-    about = "no isolation: commands run as this user, on this machine's files and network"
+    _cwd: str
+    _env: tuple[str, ...] | dict[str, str]
+    _grace_seconds: float
 
-    def __init__(self, cwd: str, env: tuple[str, ...] | dict[str, str], grace_seconds: float) -> None:
-        self._cwd = cwd
-        self._env = env
-        self._grace_seconds = grace_seconds
+    name: ClassVar[str] = "local"
+    about: ClassVar[str] = "no isolation: commands run as this user, on this machine's files and network"
+
+    @property
+    def key(self) -> str:
+        return f"local:{os.path.abspath(os.path.expanduser(self._cwd))}"
 
     async def open(self, instance: str, directory: str, place: Place | None = None) -> LocalSandbox:
         """The working directory and the environment are taken as they are now. *Raises* UsageError: no such directory."""

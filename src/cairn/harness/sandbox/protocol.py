@@ -185,7 +185,11 @@ REMEMBERED_BYTES_MAX = 256 * 1024
 
 
 class SandboxFactory(Protocol):
-    """What `Agent(sandbox=…)` takes: says how to open a sandbox for an instance."""
+    """What `Agent(sandbox=…)` takes: says how to open a sandbox for an instance.
+
+    One that may be over different files for one instance also has a `key`, the same text in every process for the same files;
+    without one its name is its key. Two that are equal (`==`) are one: assigning the other opens nothing.
+    """
 
     @property
     def name(self) -> str: ...

@@ -88,6 +88,10 @@ class SshFactory:
         return "ssh"
 
     @property
+    def key(self) -> str:
+        return f"ssh:{self.user or ''}@{self.host}:{self.port}/{self.directory}"
+
+    @property
     def about(self) -> str:
         key = ", accepting any host key" if self.insecure_host_key else ""
         return f"commands run on {self.host}, as the account logged in to{key}"

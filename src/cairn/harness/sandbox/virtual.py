@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cairn.errors import SandboxError, UsageError
 from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, Place, ProcessInfo
@@ -54,17 +55,17 @@ def virtual(
     return VirtualFactory(Commands(commands or {}), granted, checked_seed(seed), quota, jail)
 
 
+@dataclass(frozen=True)
 class VirtualFactory:
     """What `virtual()` returns and `Agent(sandbox=…)` takes."""
 
-    name = "virtual"
+    commands: Commands
+    network: Any
+    _seed: Seed | None
+    _quota: Quota | None
+    _jail: bool
 
-    def __init__(self, commands: Commands, network: Any, seed: Seed | None, quota: Quota | None, jail: bool) -> None:
-        self.commands = commands
-        self.network = network
-        self._seed = seed
-        self._quota = quota
-        self._jail = jail
+    name: ClassVar[str] = "virtual"
 
     @property
     def is_hermetic(self) -> bool:

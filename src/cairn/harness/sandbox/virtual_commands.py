@@ -36,7 +36,13 @@ class Commands:
     """The commands of one agent's shell."""
 
     def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        self._functions = dict(functions)
         self._commands = {name: _Command(name, function) for name, function in functions.items()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Commands) and self._functions == other._functions
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def names(self) -> list[str]:

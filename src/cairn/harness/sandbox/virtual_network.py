@@ -98,6 +98,11 @@ class Network:
     def __init__(self, rules: Sequence[_Rule]) -> None:
         self._rules = rules
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and [rule.grant for rule in self._rules] == [rule.grant for rule in other._rules]
+
+    __hash__ = None  # type: ignore[assignment]
+
     @classmethod
     def of(cls, given: str | Grant | Iterable[str | Grant]) -> Network:
         """*Raises* UsageError for a grant that is none."""
