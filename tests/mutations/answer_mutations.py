@@ -10,6 +10,8 @@ FOLD = "tests/objects/test_answers_waits.py"
 FORGED = "tests/objects/test_answers_forged.py"
 CALLS = "tests/objects/test_answers.py"
 OUTSIDE = "tests/objects/test_answers_outside.py"
+ANSWERING = "src/cairn/runtime/answering.py"
+OBJECTS = "tests/objects/test_approvals_workflows.py"
 
 _NONE = f"{FOLD}::test_an_answer_that_is_none_is_none_in_the_fold_too"
 
@@ -89,6 +91,87 @@ MUTATIONS = [
         old="await _give(service.handle(request), given, request.identity.name)",
         new='await _give(service.handle(request), given, "ann")',
         tests=(f"{OUTSIDE}::test_who_answers_is_whom_the_token_names",),
+    ),
+    # --- to fibers of objects
+    Mutation(
+        name="who may not answer an object is told so",
+        promise="X10",
+        file=ANSWERING,
+        old="    if asked.by and by not in asked.by:",
+        new="    if False:",
+        tests=(f"{OBJECTS}::test_an_answer_that_is_none_is_refused_and_changes_nothing",),
+    ),
+    Mutation(
+        name="what asks for leave takes a yes or a no",
+        promise="X10",
+        file=ANSWERING,
+        old="        if asked.is_approval:",
+        new="        if False:",
+        tests=(f"{OBJECTS}::test_python_is_refused_what_http_is",),
+    ),
+    Mutation(
+        name="what asks for a value takes no yes",
+        promise="X10",
+        file=ANSWERING,
+        old="        if not asked.is_approval:",
+        new="        if False:",
+        tests=(f"{OBJECTS}::test_a_question_that_asks_for_no_leave_takes_a_value_and_no_yes",),
+    ),
+    Mutation(
+        name="of two answers to an object one is the answer",
+        promise="X10",
+        file=ANSWERING,
+        old="if came is not None and came.ordinal == ordinal:",
+        new="if came is not None:",
+        tests=(f"{OBJECTS}::test_an_answer_that_another_overtook_is_told_so",),
+    ),
+    Mutation(
+        name="another answer after the first is refused",
+        promise="X10",
+        file=ANSWERING,
+        old="if not _same(one.answer.answer, raw):",
+        new="if False:",
+        tests=(f"{OBJECTS}::test_a_step_of_a_workflow_is_answered_over_http",),
+    ),
+    Mutation(
+        name="two that ask the same are told apart",
+        promise="X10",
+        file=ANSWERING,
+        old="    if len(same) == 1:",
+        new="    if same:",
+        tests=(f"{OBJECTS}::test_two_fibers_that_ask_the_same_are_told_apart",),
+    ),
+    Mutation(
+        name="who answers an object is whom the credential names",
+        promise="X5",
+        file="src/cairn/framework/http/object_answers.py",
+        old="by=request.identity.name",
+        new='by="ann"',
+        tests=(f"{OBJECTS}::test_an_answer_that_is_none_is_refused_and_changes_nothing",),
+    ),
+    Mutation(
+        name="nobody answers a workflow in another's name",
+        promise="X10",
+        file="src/cairn/runtime/workflow.py",
+        old="            by = draft.call.by  # nobody",
+        new="            pass  # nobody",
+        tests=(f"{OBJECTS}::test_nobody_approves_in_anothers_name_by_a_socket",),
+    ),
+    Mutation(
+        name="what waits everywhere is what the caller sees",
+        promise="X11",
+        file="src/cairn/framework/http/inbox.py",
+        old="if not request.identity.sees(address.kind, address.id):",
+        new="if False:",
+        tests=(f"{OBJECTS}::test_what_waits_everywhere_is_what_the_caller_may_read",),
+    ),
+    Mutation(
+        name="what waits everywhere is the tenant's",
+        promise="X11",
+        file="src/cairn/framework/http/inbox.py",
+        old="instances(tenant=tenant, ",
+        new="instances(",
+        tests=(f"{OBJECTS}::test_what_waits_everywhere_is_what_the_caller_may_read",),
     ),
     # --- what comes of it
     Mutation(

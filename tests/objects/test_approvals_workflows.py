@@ -23,7 +23,8 @@ from cairn.errors import Conflict, UsageError
 from cairn.framework.http.auth import Grant
 from cairn.framework.http.tokens import create
 from cairn.runtime import DurableObject, Fiber, WorkerSettings
-from cairn.runtime.answering import Approval
+from cairn.runtime.answering import Approval, Given, give
+from cairn.runtime.client import Client
 from cairn.runtime.program import Function, FunctionCall
 from cairn.runtime.program_pool import Interpreters
 from cairn.runtime.workflow import Workflow, workflows
@@ -99,8 +100,6 @@ class House:
             return (await client.client.settled(id, fiber)).value()
 
     def _client(self) -> Any:
-        from cairn.runtime.client import Client
-
         return Client(self.app.store, self.app.classes["desk"], clock=self.app.clock, ids=self.app.ids)
 
     async def start(self, id: str, method: str, *arguments: Any) -> str:
@@ -280,6 +279,41 @@ def test_of_two_answers_at_once_one_counts() -> None:
         assert sorted([yes.status, no.status]) == [200, 409]
         result = await house.result("1", fiber)
         assert result["approved"] == (yes.status == 200) and result["by"] == ("ann" if yes.status == 200 else "bob")
+
+    in_house(main)
+
+
+def test_an_answer_that_another_overtook_is_told_so() -> None:
+    """X10, S6: both looked before either wrote: the log says whose it was, and the same word is no quarrel."""
+
+    async def main(house: House) -> None:
+        await house.start("1", "ship", "lamp", [], 0)
+        await house.asked("/agents/desk/1/questions")
+        client = house._client()
+        (question,) = await client.questions("1")
+        looked, go_on = asyncio.Barrier(3), asyncio.Event()
+
+        class Slow(Client):
+            """Writes when it is told to."""
+
+            async def request(self, *given: Any, **more: Any) -> int:
+                await looked.wait()
+                await go_on.wait()
+                return await super().request(*given, **more)
+
+        async def late(answer: Approval) -> Given:
+            slow = Slow(client.store, client.application, clock=client.clock, ids=client.ids)
+            return await give(slow, "1", question.fiber, question.name, question.digest, answer, by="bob")
+
+        answers = [asyncio.ensure_future(late(Approval("reject"))), asyncio.ensure_future(late(Approval("approve")))]
+        await looked.wait()
+        await client.answer("1", question.fiber, question.name, question.digest, Approval("approve"), by="ann")
+        go_on.set()
+        other, same = await asyncio.gather(*answers, return_exceptions=True)
+
+        assert isinstance(other, Conflict) and "ann" in str(other)
+        assert isinstance(same, Given) and same.duplicate
+        assert await house.result("1", question.fiber) == {"approved": True, "reason": "", "by": "ann"}
 
     in_house(main)
 
