@@ -104,6 +104,9 @@ def define(**places: Callable[[], Any]) -> Callable[[Agent[Any], World], None]:
     return lambda agent, world: going(agent, places)
 
 
+FILE_TOOLS = ("read", "write", "edit", "bash", "grep", "glob", "ls")
+
+
 def to(place: str) -> Call:
     return Call("go", {"place": place})
 
@@ -119,6 +122,8 @@ def offered(request: ModelRequest) -> set[str]:
 def attached(note: str) -> str:
     return f'user: <note kind="environment">\n{note}\n</note>'
 
+
+OTHER_FILES = "The files of the one before are not in it."
 
 GONE = attached("There is no sandbox any more: its tools and its files are out of reach.")
 
@@ -136,10 +141,9 @@ def test_an_agent_without_a_sandbox_gets_one_with_its_tools_and_is_told_once() -
     )  # fmt: skip
 
     first, second, *_, last = done.requests
-    assert "read" not in offered(first) and offered(second) == {*offered(first), "read", "write", "edit", "bash", "grep", "glob", "ls"}  # fmt: skip
-    said = (
-        "A sandbox is attached now: desk. Its working directory is /.\n\nAGENTS.md of the working directory says:\n\nUse tabs."
-    )
+    assert offered(second) - offered(first) == set(FILE_TOOLS)
+    said = "A sandbox is attached now: desk. Its working directory is /.\n\n"
+    said += "AGENTS.md of the working directory says:\n\nUse tabs."
     assert notes(last.messages) == [attached(said)]
     assert "one" in outcomes(done)[1]
     assert sorted(desk.history) == ["close desk"] * 2 + ["open desk"] * 2  # one message, one opening
@@ -160,8 +164,8 @@ def test_a_detached_sandbox_takes_its_tools_along() -> None:
     assert notes(done.requests[-1].messages) == [GONE, attached("A sandbox is attached now: own. Its working directory is /.")]
     assert outcomes(done)[1].startswith("There is no tool named 'read'. Available tools: go, look")
     assert own.history == ["open own", "close own"] * 2
-    assert done.of(h.ContextChanged)[0].tools_removed == ("read", "write", "edit", "bash", "grep", "glob", "ls")
-    assert done.of(h.ContextChanged)[1].tools_back == ("read", "write", "edit", "bash", "grep", "glob", "ls")
+    assert done.of(h.ContextChanged)[0].tools_removed == FILE_TOOLS
+    assert done.of(h.ContextChanged)[1].tools_back == FILE_TOOLS
 
 
 def test_calls_end_in_the_sandbox_that_they_began_in() -> None:
@@ -219,7 +223,7 @@ def prepared(prepare: Callable[[Turn[Any]], None], **options: Any) -> list[str]:
 
 
 def test_tools_come_and_go_where_the_sandbox_is_assigned() -> None:
-    """P26: in the same prepare function, in the agent's order; what was withheld stays so, and an own tool of the name stays."""
+    """P26: in the same prepare function, in the agent's order; what was withheld stays so, and an own tool keeps its name."""
 
     def attach(turn: Turn[Any]) -> None:
         turn.sandbox = virtual()
@@ -253,7 +257,15 @@ def test_the_functions_of_programs_follow() -> None:
 
 # --- across crashes ---------------------------------------------------------------------------------------------------
 
-TRIP = [[to("far"), Call("look")], Call("look"), [to("none"), Call("look")], to("own"), Call("look"), "Home.", "Still here."]
+TRIP: list[Any] = [
+    [to("far"), Call("look")],
+    Call("look"),
+    [to("none"), Call("look")],
+    to("own"),
+    Call("look"),
+    "Home.",
+    "Still here.",
+]
 
 
 def traveller() -> Callable[[World], Agent[Any]]:
@@ -305,9 +317,9 @@ def test_a_change_is_told_once_whatever_dies_when() -> None:
     ]
     for run in found:
         assert run.violations() == []
-        assert sorted(shown(run)) == sorted(expected) and [t for t in shown(run) if " " in t] == [
-            t for t in expected if " " in t
-        ]
+        # The order of two calls of one message is not given.
+        assert sorted(shown(run)) == sorted(expected)
+        assert [text for text in shown(run) if " " in text] == [text for text in expected if " " in text]
     assert [run.lives for run in found] == [2] * (len(found) - 1) + [1]
     assert len(found) > 40
 
@@ -349,12 +361,8 @@ def test_virtual_and_local_take_turns_and_a_new_process_tells_nothing_again(tmp_
 
     assert (desk / "b").read_text() == "there\n"
     assert notes(asked[-1].messages) == [
-        attached(
-            f"A sandbox is attached now: local. Its working directory is {desk}. The files of the one before are not in it."
-        ),
-        attached(
-            "A sandbox is attached now: virtual. Its working directory is /workspace. The files of the one before are not in it."
-        ),  # fmt: skip
+        attached(f"A sandbox is attached now: local. Its working directory is {desk}. {OTHER_FILES}"),
+        attached(f"A sandbox is attached now: virtual. Its working directory is /workspace. {OTHER_FILES}"),
     ]
     assert any(f"b\n{desk}" in text for text in said) and any("a\n/workspace" in text for text in said)
 

@@ -106,7 +106,8 @@ class Attempt:
     def expected_sandbox(self, view: View) -> SandboxFactory | None:
         """The one of the open turn; before the first turn of a submission, the one that turn is going to have."""
         control = view.control
-        if not self.agent.is_dynamic:
+        if not self.agent.is_dynamic or self.halt(control)[0] is not Halt.NO:
+            # What goes no further asks nothing of the agent's own code: it may be what kills its process (L3).
             return self.agent.sandbox
         try:
             if control.turn:
@@ -227,9 +228,7 @@ class Attempt:
         rendered = self.render(values, submissions)
         if not self.attachment.is_open(rendered.sandbox):
             if self._attached >= ATTACHED_MAX:
-                raise UsageError(
-                    f"{self.agent!r} chose another sandbox at each render of one turn; make it once, not in prepare"
-                )
+                raise UsageError(f"{self.agent!r} chose another sandbox at each render of one turn; make them outside prepare")
             raise AnotherSandbox(rendered.sandbox)
         return rendered
 
