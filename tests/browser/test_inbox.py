@@ -66,6 +66,20 @@ def test_what_waits_everywhere_is_answered_on_one_page(browser: Browser, tmp_pat
         assert chat.url.endswith("/chat/assistant/inbox-1")
 
 
+def test_what_a_program_asks_is_answered_in_its_conversation(open_page: Open) -> None:
+    """X10, L5: the function and its arguments are shown, with the buttons, like a call of the model's."""
+    page = open_page("/chat/coder/program-1")
+    say(page, "Pay.")
+    asks = page.locator("[data-program-asks=transfer]")
+    asks.locator("[data-question=waiting]").wait_for()
+    assert '"amount": 300' in asks.locator("pre").inner_text() and "much money" in asks.inner_text()
+
+    asks.get_by_role("button", name="Approve").click()
+    page.get_by_text("It is paid.").wait_for()
+
+    assert asks.locator("[data-question=approved]").inner_text().startswith("Approved by ")
+
+
 def test_an_answer_that_was_given_elsewhere_is_told(open_page: Open, server: Server) -> None:
     """X10: two people at two pages: the second reads that the first has answered."""
     begin(server, "late/send")

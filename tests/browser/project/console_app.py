@@ -168,6 +168,19 @@ def holder_of_the_token(credentials: Credentials) -> Identity | None:
     return Identity("tester", grants=frozenset(Grant)) if given == f"Bearer {os.environ['CAIRN_TEST_TOKEN']}" else None
 
 
+coder = Agent(
+    "coder",
+    model=ScriptedModel(by_turn([Call("run_program", {"code": "await transfer(amount=300)"}), "It is paid."])),
+    codemode=True,
+)
+
+
+@coder.tool(approval=approval(lambda arguments: "much money"))
+def transfer(ctx: Context[Any], amount: int) -> str:
+    """Pay somebody."""
+    return f"paid {amount}"
+
+
 @dataclass
 class Errand:
     done: str = ""
@@ -198,4 +211,4 @@ class Errands(DurableObject[Errand]):
 
 
 auth = holder_of_the_token if "CAIRN_TEST_TOKEN" in os.environ else None
-app = App(agents=[assistant, other], objects=[Errands], console=True, auth=auth)
+app = App(agents=[assistant, other, coder], objects=[Errands], console=True, auth=auth)
