@@ -21,7 +21,7 @@ from cairn.harness.call_files import CallFiles
 from cairn.harness.calls import LiveCall
 from cairn.harness.client_tool import declared_tools
 from cairn.harness.conversation import Conversation
-from cairn.harness.environment import Environment, environment_of, is_unread
+from cairn.harness.environment import Environment, environment_of, is_unread, key_of
 from cairn.harness.guidance import read_guidance
 from cairn.harness.images import Images, blobs_of
 from cairn.harness.messages import Content
@@ -105,16 +105,18 @@ class Attempt:
 
     def expected_sandbox(self, view: View) -> SandboxFactory | None:
         """The one of the open turn; before the first turn of a submission, the one that turn is going to have."""
-        control = view.control
+        control, own, told = view.control, self.agent.sandbox, self.conversation.told
         if not self.agent.is_dynamic or self.halt(control)[0] is not Halt.NO:
             # What goes no further asks nothing of the agent's own code: it may be what kills its process (L3).
-            return self.agent.sandbox
+            return own
+        if not control.turn and (told is None or told.sandbox.key == key_of(own)):
+            return own  # most likely; the turn that begins says so
         try:
             if control.turn:
                 return self._as_begun().sandbox
             return self.render(view.values, (*control.included, *filter(None, [control.submission]))).sandbox
         except Exception:  # said when the turn begins, which renders again
-            return self.agent.sandbox
+            return own
 
     async def attach(self, factory: SandboxFactory | None) -> None:
         """Turns may begin with this sandbox: it is open, the former is closed, and what the project in it has to say is read.
