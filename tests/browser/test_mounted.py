@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def host_application(store: Path) -> Iterator[str]:
     spec = importlib.util.spec_from_file_location("console_app", PROJECT / "console_app.py")
     assert spec is not None and spec.loader is not None
     project: Any = importlib.util.module_from_spec(spec)
+    sys.modules["console_app"] = project  # its classes look themselves up there
     spec.loader.exec_module(project)
     app = App(agents=[project.assistant], store=store, console=True)
     host = starlette.Starlette(routes=[Mount("/deep er/ai", app)], lifespan=app.lifespan)
