@@ -24,6 +24,7 @@ from cairn.harness.client_tool import client_tool
 from cairn.harness.handle import ConversationHandle
 from cairn.harness.messages import Text, ToolSpec
 from cairn.harness.sandbox.protocol import ProcessInfo
+from cairn.harness.sandbox.virtual import virtual
 from cairn.harness.tools import Tool
 from cairn.runtime import records as r
 from cairn.runtime.files import Change
@@ -125,6 +126,20 @@ def stateful(agent: Agent[Any], world: World) -> None:
             turn.instruct(f"You are {turn.state.name}.")
 
 
+def moving(agent: Agent[Any], world: World) -> None:
+    """Its first change attaches a sandbox, its second detaches it."""
+
+    @agent.tool(repeat="safe")
+    async def move(ctx: Context[Case]) -> str:
+        """Move."""
+        ctx.state.count += 1
+        return "moved"
+
+    @agent.prepare
+    def prepare(turn: Turn[Case]) -> None:
+        turn.sandbox = virtual(seed={"AGENTS.md": "Use tabs."}) if turn.state.count == 1 else None
+
+
 def hooks(agent: Agent[Any], world: World) -> None:
     @agent.on_message
     async def hear() -> str:
@@ -212,6 +227,13 @@ SCENES: dict[str, tuple[str, Callable[[], Scene]]] = {
     ),
     "terminate": ("A call that ends the run.", lambda: scene([Say("Bye. "), Call("finish")], define=tools)),
     "shown": ("Data and metadata beside the words.", lambda: scene(Call("draw"), "Drawn.", define=tools)),
+    "attaching": (
+        "A sandbox is attached, used and detached.",
+        lambda: scene(
+            Call("move"), Call("write", {"path": "a", "content": "x"}), Call("move"), Call("read", {"path": "a"}), "Moved.",
+            define=moving, state=Case,
+        ),
+    ),
     "process": ("A call in a process of its own, with progress.", lambda: scene(Call("make"), "Made.", define=processes)),
     "state": (
         "Parallel changes of one field, a new tool and new instructions.",
