@@ -54,7 +54,15 @@ class Enemy:
         return found
 
     def done(self, changes: list[Any], contents: bytes = b"", **other: Any) -> None:
-        header = {"op": "done", "code": 0, "timed_out": False, "error": None, "cwd": "/workspace", "changes": changes, "state": 0}
+        header = {
+            "op": "done",
+            "code": 0,
+            "timed_out": False,
+            "error": None,
+            "cwd": "/workspace",
+            "changes": changes,
+            "state": 0,
+        }
         self.say(header | other, contents)
 
 

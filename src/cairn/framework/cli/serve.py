@@ -253,6 +253,7 @@ def facts(app: App, listener: socket.socket, request: Request) -> dict[str, Any]
         "auth": describe(app.auth),
         "agents": [agent.name for agent in app.agents],
         "objects": list(app.classes),
+        "not_isolated": [agent.name for agent in app.agents if getattr(agent.sandbox, "name", "") == "local"],
         "store": getattr(app.store, "path", ""),
         "models": models,
         "pid": os.getpid(),
@@ -272,6 +273,8 @@ def _show(request: Request, known: dict[str, Any]) -> None:
         line(f"  agents    {', '.join(known['agents']) or 'none'}")
         if known["objects"]:
             line(f"  objects   {', '.join(known['objects'])}")
+        if known["not_isolated"]:
+            line(f"  local()   {', '.join(known['not_isolated'])}: no isolation, commands run as this user on this machine")
         line(f"  store     {known['store']}")
         line(f"  models    {', '.join(known['models']) or 'none'}")
         if known["workers"] > 1:
