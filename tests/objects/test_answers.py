@@ -245,7 +245,11 @@ def test_a_rule_says_of_the_arguments_whether_a_call_asks(rule: Any, reason: str
     assert all(given.startswith(reason) for given in reasons[:1])
 
 
-@pytest.mark.parametrize("wrong", [{"approval": 7}, {"approval": str}, {"approval": approval}, {"aproval": True}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"approval": 7}, {"approval": str}, {"approval": approval}, {"aproval": True}],
+    ids=["7", "a type", "the factory", "a typo"],
+)
 def test_an_approval_that_cannot_be_one_is_refused_at_its_definition(wrong: dict[str, Any]) -> None:
     """T22: by name, where it is written. (A function that takes no arguments is only found out when it is asked.)"""
     agent = Agent("toy", model="x:y")
@@ -263,7 +267,9 @@ def test_an_approval_that_cannot_be_one_is_refused_at_its_definition(wrong: dict
 
 
 @pytest.mark.parametrize(
-    "options", [{"expires": 0}, {"expires": True}, {"by": ("",)}, {"on_message": "drop"}, {"rule": asyncio.sleep}], ids=str
+    "options",
+    [{"expires": 0}, {"expires": True}, {"by": ("",)}, {"on_message": "drop"}, {"rule": asyncio.sleep}],
+    ids=["expires at once", "expires True", "nobody", "drop", "async"],
 )
 def test_rules_of_an_approval_are_checked(options: dict[str, Any]) -> None:
     """T22: a lifetime of nothing, an empty name, an unknown mode, an async rule."""

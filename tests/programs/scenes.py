@@ -60,8 +60,8 @@ class Outside:
     def functions(self) -> list[Function]:
         return [
             Function("fetch", self.fetch, ("item",), "safe", stub="async def fetch(item: int) -> dict[str, Any]: ..."),
-            Function("fetch_any", self.fetch, ("item",), "safe", stub="async def fetch_any(item: Any) -> Any: ..."),
-            Function("charge", self.charge, ("amount",), "never", stub="async def charge(amount: int) -> str: ..."),
+            Function("fetch_any", self.fetch, ("item",), "safe", cost=1.5, stub="async def fetch_any(item: Any) -> Any: ..."),
+            Function("charge", self.charge, ("amount",), "never", cost=5.0, stub="async def charge(amount: int) -> str: ..."),
             Function("charge_keyed", self.charge, ("amount",), "keyed", stub="async def charge_keyed(amount: int) -> str: ..."),
             Function("refuse", self.refuse, (), "safe", stub="async def refuse() -> None: ..."),
             Function("ask", self.ask, ("question",), waits=True, stub="async def ask(question: str) -> Any: ..."),

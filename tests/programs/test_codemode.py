@@ -104,3 +104,40 @@ def test_a_model_finds_functions_mends_a_type_error_and_runs_a_program_that_asks
     assert ran.startswith('{"done":["refunded 1","refunded 2"],"paid":"paid 500","total":50}'), ran
     assert ran.endswith("It printed:\nrefunded 2\n")
     assert effects == ["list c1", "refund 1", "refund 2", "pay 500"]
+
+
+def test_what_a_tool_that_fails_changed_is_not_kept(tmp_path: Path) -> None:
+    """S8 and the draft of a call: in a program as outside, a failed call leaves nothing behind, and one that works does."""
+    agent: Agent[Till] = Agent(
+        "shop",
+        model=ScriptedModel(
+            [
+                Call("run_program", {"code": "try:\n    await break_off(1)\nexcept RuntimeError:\n    pass\nawait take(2)"}),
+                "Done.",
+            ]
+        ),
+        state=Till,
+        codemode=True,
+    )
+
+    @agent.tool
+    def break_off(ctx: Context[Till], price: int) -> str:
+        """Take money, and fail."""
+        ctx.state.taken = [price]
+        raise ValueError("the drawer is stuck")
+
+    @agent.tool
+    def take(ctx: Context[Till], price: int) -> str:
+        """Take money."""
+        ctx.state.taken = [*ctx.state.taken, price]
+        return str(ctx.state.taken)
+
+    async def main() -> None:
+        async with App([agent], store=tmp_path / "c.db") as app:
+            receipt = await app.conversation(agent, "c").send("Go.")
+            await asyncio.wait_for(receipt.reply(), 20)
+
+    asyncio.run(main())
+    model = agent.model
+    assert isinstance(model, ScriptedModel)
+    assert results(model.requests[-1]) == ['"[2]"']

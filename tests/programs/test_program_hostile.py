@@ -117,3 +117,15 @@ def touched(dump: bytes, how: str, place: int) -> bytes:
             return dump[:32] + dump[40:]
         case _:
             return bytes(32) + dump[32:]
+
+
+def test_a_budget_is_of_all_calls_together_whatever_they_are() -> None:
+    """X7: the call that would exceed it is not made; what was made stands, and is counted once over a restart of the
+    interpreter."""
+    from tests.programs.scenes import once
+
+    source = "a = await fetch_any(1)\nb = await fetch_any(2)\nawait charge(3)"
+    assert once(source, ProgramLimits(cost=8.0))["failure"] is None
+    came = once(source, ProgramLimits(cost=7.9))
+    assert came["failure"][0] == "cost" and "charge was not called" in came["failure"][1]
+    assert came["calls"] == 3

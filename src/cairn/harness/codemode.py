@@ -69,6 +69,8 @@ class CodeMode:
     limits: ProgramLimits = field(default_factory=ProgramLimits)
     snippets: bool | Sequence[Snippet | Literal["save"]] = ()
     files: Grant | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What one call of a tool costs, by the tool's name, in the unit of `limits.cost`."""
 
     def __post_init__(self) -> None:
         for name, known in (("files", (None, "read", "write")), ("snippets", (True, False))):

@@ -64,7 +64,8 @@ async def run(attempt: Attempt, rendered: Rendered, interpreters: Interpreters, 
     assert rendered.codemode is not None
     asked: Asked = fiber.arguments(Asked)
     names = function_names(tool.spec for tool in tools)
-    functions = [ToolFunction(attempt, asked, tool, names[tool.name]).function for tool in tools]
+    costs = rendered.codemode.costs
+    functions = [ToolFunction(attempt, asked, tool, names[tool.name], costs.get(tool.name, 0.0)).function for tool in tools]
     program = Program(asked.code)
     if program.digest != asked.digest:
         raise FiberFailed(f"the text of the program of call '{asked.call}' is not the one that was asked for; it is not run")
@@ -124,7 +125,7 @@ class SavedFunction:
 class ToolFunction:
     """One tool, as programs call it."""
 
-    def __init__(self, attempt: Attempt, asked: Asked, tool: Tool, name: str) -> None:
+    def __init__(self, attempt: Attempt, asked: Asked, tool: Tool, name: str, cost: float = 0.0) -> None:
         self._attempt, self._asked, self._tool = attempt, asked, tool
         repeat = "keyed" if tool.repeat == "resume" else tool.repeat
         asks = tool.asks
@@ -134,6 +135,7 @@ class ToolFunction:
             self._ask if is_client else self._call,
             parameters_of(tool.spec),
             repeat,
+            cost=cost,
             waits=is_client,
             approval=self._reason if asks is not None and asks.kind == "approval" else None,
             approval_seconds=asks.expires_seconds if asks is not None else None,

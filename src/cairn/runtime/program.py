@@ -33,6 +33,8 @@ class ProgramLimits:
     """Of the interpreter's heap."""
     calls: int = 1_000
     """Calls of functions, all together: each is an entry of the log."""
+    cost: float | None = None
+    """What its calls may cost together, in the unit that its functions' `cost` is in; None: they are not counted."""
     calls_at_once: int = 100
     """Calls that wait for their outcome at a time."""
     source_bytes: int = 256 << 10
@@ -110,6 +112,8 @@ class Function:
     parameters: tuple[str, ...] | None = None
     """The names of its parameters, in order; None takes whatever comes."""
     repeat: StepRepeat = "never"
+    cost: float = 0.0
+    """What one call costs, made once or again: money, credits, whatever the limit counts."""
     waits: bool = False
     approval: Callable[[FunctionCall], str | bool | None] | None = None
     """Why a person has to say yes first: a reason or True; None or False when nobody has to."""
@@ -141,7 +145,7 @@ class Function:
 
 
 FailureKind = Literal[
-    "syntax", "type", "error", "time", "memory", "recursion", "calls", "value", "diverged", "crashed", "refused"
+    "syntax", "type", "error", "time", "memory", "recursion", "calls", "cost", "value", "diverged", "crashed", "refused"
 ]
 
 

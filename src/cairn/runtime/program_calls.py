@@ -54,7 +54,9 @@ class Calls:
         """… and what its `open()` and `pathlib` call."""
         self.functions = self.named | self.files
         self.made = 0
-        """How many there were."""
+        """How many there were, and …"""
+        self.spent = 0.0
+        """… what they cost."""
         self.outcomes: dict[int, Outcome] = {}
         """What came of those the program has not been told of."""
         self._name, self._gate = name, gate
@@ -83,6 +85,7 @@ class Calls:
             self.made += 1
             if self.made > self.limits.calls:
                 raise ProgramFailed("calls", f"it made more than {self.limits.calls:,} calls")
+            self._pay(each.function)
             arguments = self._arguments(each)
             self._asked[each.number] = (each.function, arguments)
             self._compare(each.number, entry_name(each.number, each.function, arguments))
@@ -91,12 +94,20 @@ class Calls:
             raise ProgramFailed("calls", f"more than {self.limits.calls_at_once} of its calls wait at a time; gather fewer")
         return new
 
-    def resume(self, waiting: Iterable[tuple[int, str, bytes]], made: int, pending: Iterable[int]) -> bool:
+    def _pay(self, function: str) -> None:
+        known, limit = self.functions.get(function), self.limits.cost
+        self.spent += known.cost if known is not None else 0.0
+        if limit is not None and self.spent > limit:
+            raise ProgramFailed(
+                "cost", f"{function} was not called: its calls together may cost {limit:g}, and this is one too many"
+            )
+
+    def resume(self, waiting: Iterable[tuple[int, str, bytes]], made: int, spent: float, pending: Iterable[int]) -> bool:
         """The program is taken up where these were under way; False when it says that it waits for others."""
         asked = {number: (function, arguments) for number, function, arguments in waiting}
         if set(asked) != set(pending):
             return False
-        self._asked, self.made = asked, made
+        self._asked, self.made, self.spent = asked, made, spent
         return True
 
     def matters(self, numbers: Iterable[int]) -> bool:

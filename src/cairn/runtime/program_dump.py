@@ -24,6 +24,7 @@ class Kept(msgspec.Struct, frozen=True):
     waiting: list[tuple[int, str, bytes]]
     """The calls that were under way: number, function, arguments as JSON."""
     calls: int
+    spent: float
     dump: bytes
 
 
@@ -42,9 +43,9 @@ class Dumps:
         """What no other program anywhere is called."""
         return f"{self._fiber.instance.uid}:{self._place}"
 
-    async def keep(self, dump: bytes, printed: str, waiting: list[tuple[int, str, bytes]], calls: int) -> None:
+    async def keep(self, dump: bytes, printed: str, waiting: list[tuple[int, str, bytes]], calls: int, spent: float) -> None:
         """In place of what was kept before."""
-        kept = Kept(self._version, self._program, self.owner, printed, waiting, calls, dump)
+        kept = Kept(self._version, self._program, self.owner, printed, waiting, calls, spent, dump)
         body = msgspec.msgpack.encode(kept)
         self._is_there = True
         signed = hmac.digest(self._secret, body, "sha256") + body

@@ -151,7 +151,7 @@ class _Run:
             except ProgramFailed:
                 await self._leave()
                 return None
-        if not self._calls.resume(kept.waiting, kept.calls, pending):
+        if not self._calls.resume(kept.waiting, kept.calls, kept.spent, pending):
             await self._leave()
             return None
         self.printed, self._dump, self._is_kept = kept.printed, kept.dump, True
@@ -239,4 +239,4 @@ class _Run:
         self._dump = dump
         if not (is_known and self._is_kept) and len(dump) <= (DUMP_BYTES_KEPT_MAX if parks else DUMP_BYTES_MAX):
             self._is_kept = True
-            await self._dumps.keep(dump, self.printed, self._calls.waiting, self._calls.made)
+            await self._dumps.keep(dump, self.printed, self._calls.waiting, self._calls.made, self._calls.spent)
