@@ -191,3 +191,21 @@ def test_a_class_that_nobody_could_call_is_refused_where_it_is_written() -> None
     assert said[1].startswith("Taken.destroy cannot be @callable: every object has that method")
     assert said[2].startswith("Private._secret cannot be @callable: a name with an underscore is private")
     assert "timeout=0" in str(raised.value)
+
+
+def test_one_type_that_is_only_for_checkers_hides_no_other() -> None:
+    """An annotation that cannot be resolved is Any; the other parameters keep their types."""
+    from cairn.runtime.callables import _hints
+
+    def method(self: Any, count: int, where: Nowhere, names: list[str]) -> None: ...  # type: ignore[name-defined] # noqa: F821
+
+    assert _hints(method) | {"self": Any} == {"self": Any, "count": int, "names": list[str], "return": type(None)}
+
+
+def test_a_cron_expression_that_is_no_text_is_told_so() -> None:
+    """The line that makes it, not the hour it would ring."""
+    from cairn.errors import UsageError
+    from cairn.runtime.schedule import cron
+
+    with pytest.raises(UsageError, match=r"cron\(None\): a text of five fields is needed"):
+        cron(None)  # type: ignore[arg-type]

@@ -7,8 +7,10 @@ outside is JSON and is read against the method's annotations before it runs.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar, overload
@@ -95,10 +97,7 @@ _Decode = Callable[[msgspec.Raw], Any]
 
 def _decoders(function: Callable[..., Any], signature: inspect.Signature) -> tuple[list[_Decode], _Decode | None]:
     """How to read each positional parameter after `self`, and those that come after the last."""
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a name that is only there for type checkers
-        hints = {}
+    hints = _hints(function)
     named: list[_Decode] = []
     rest: _Decode | None = None
     for parameter in list(signature.parameters.values())[1:]:
@@ -107,6 +106,19 @@ def _decoders(function: Callable[..., Any], signature: inspect.Signature) -> tup
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             named.append(_decoder(hints.get(parameter.name, Any)))
     return named, rest
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the parameters. One that is only there for type checkers says nothing, and hides nothing of the others."""
+    try:
+        return typing.get_type_hints(function)
+    except Exception:
+        found: dict[str, Any] = {}
+        for name, hint in getattr(function, "__annotations__", {}).items():
+            with suppress(Exception):
+                alone = types.SimpleNamespace(__annotations__={name: hint}, __globals__=getattr(function, "__globals__", {}))
+                found |= typing.get_type_hints(alone, globalns=alone.__globals__)
+        return found
 
 
 def _decoder(hint: Any) -> _Decode:

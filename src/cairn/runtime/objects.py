@@ -293,7 +293,9 @@ class Objects:
         except TimeoutError as error:
             if error.args:
                 raise
-            raise TimeoutError(f"{address} did not answer '{invocation.method}' within {limit:g} s") from None
+            served = any(address.kind in worker.kinds for worker in await self.store.workers())
+            why = "" if served else f"; no worker serves the kind '{address.kind}'"
+            raise TimeoutError(f"{address} did not answer '{invocation.method}' within {limit:g} s{why}") from None
 
     async def _perform(
         self,

@@ -92,6 +92,8 @@ def cron(expression: str, *, tz: str = "UTC", **options: object) -> Timing:
     from cronsim import CronSim, CronSimError
 
     zone(tz)
+    if not isinstance(expression, str):
+        raise UsageError(f"cron({expression!r}): a text of five fields is needed: minute hour day month weekday")
     try:
         CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
     except CronSimError as error:
