@@ -159,7 +159,7 @@ async def answers(world: PlatformWorld, process: Process) -> None:
 
 
 async def _answer(sender: Client, id: str, question: Any, by: str) -> int:
-    return await sender.answer(id, question.fiber, question.name, question.digest, "yes", by=by)
+    return await sender.answer(id, question.fiber, question.name, question.digest, f"yes, says {by}", by=by)
 
 
 async def schedules(world: PlatformWorld, process: Process) -> None:

@@ -63,13 +63,12 @@ async def run(attempt: Attempt, rendered: Rendered, interpreters: Interpreters, 
     fiber, tools = attempt.fiber, rendered.functions
     assert rendered.codemode is not None
     asked: Asked = fiber.arguments(Asked)
-    names = function_names(tool.spec for tool in tools)
-    costs = rendered.codemode.costs
-    functions = [ToolFunction(attempt, asked, tool, names[tool.name], costs.get(tool.name, 0.0)).function for tool in tools]
-    program = Program(asked.code)
+    program, mode = Program(asked.code), rendered.codemode
     if program.digest != asked.digest:
         raise FiberFailed(f"the text of the program of call '{asked.call}' is not the one that was asked for; it is not run")
-    mode = rendered.codemode
+    names = function_names(tool.spec for tool in tools)
+    costs = mode.costs
+    functions = [ToolFunction(attempt, asked, tool, names[tool.name], costs.get(tool.name, 0.0)).function for tool in tools]
 
     async def work_on(program: Program, functions: Sequence[Function], **more: Any) -> ProgramResult:
         files = file_functions(Workspace.of(attempt.instance), mode.files) if mode.files is not None else ()
