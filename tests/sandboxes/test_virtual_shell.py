@@ -163,7 +163,7 @@ def test_a_script_reaches_nothing_of_this_machine() -> None:
             assert "kept-outside" not in text
             assert os.uname().nodename not in text
             assert "def test_a_script_reaches" not in text
-            assert desk.tree() == {}
+            assert set(desk.tree()) <= {"/.tmp"}, "nothing but where commands may put what they need for a moment"
 
     asyncio.run(main())
 

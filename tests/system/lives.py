@@ -110,7 +110,9 @@ async def read_log(job: Job) -> Log | None:
             standing.apply(decoded)
             batches.append(each.batch.records)
             records += decoded
-        await job.take_out(await workspace_at(store, row.address))
+        files = await workspace_at(store, row.address)
+        if files.usage().history:  # before that the folder is what the agent's files will be made of
+            await job.take_out(files)
         for record in records:
             if isinstance(record, r.FiberSettled) and record.outcome == "completed":
                 reply = msgspec.json.decode(record.result)["text"]

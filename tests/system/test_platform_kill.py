@@ -42,7 +42,9 @@ async def answer_all(observer: Observer) -> Counter[str]:
         for question in await observer.client.questions("talk"):
             for by in ("ann", "bob"):
                 try:
-                    await observer.client.answer("talk", question.fiber, question.name, question.digest, f"yes, says {by}", by=by)
+                    await observer.client.answer(
+                        "talk", question.fiber, question.name, question.digest, f"yes, says {by}", by=by
+                    )
                 except (Conflict, NotFound):
                     continue
                 taken[question.fiber] += 1
