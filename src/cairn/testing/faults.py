@@ -287,12 +287,20 @@ def crash_from_environment() -> Crash | None:
     return Crash(int(at), "before" if when == "before" else "after", leave=True)
 
 
+def _the_dead_are_silent(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a dead process's task raised is no news, whenever the task is collected. To write its traceback then, inside of
+    whatever the collector interrupts, would parse Python within a parse of Python, which 3.11 does not survive."""
+    if not isinstance(context.get("exception"), Crashed):
+        loop.default_exception_handler(context)
+
+
 async def until_crash(store: FaultyStore, main: Coroutine[Any, Any, None]) -> bool:
     """Run `main` until it ends or the store crashes; True for a crash. Then nothing that `main` started runs any more.
 
     The process object is gone: what is left of it was cancelled, and its cleanup met a store that refuses everything.
     Raises what `main` raised.
     """
+    asyncio.get_running_loop().set_exception_handler(_the_dead_are_silent)
     others = asyncio.all_tasks()
     task = asyncio.ensure_future(main)
     dying = asyncio.ensure_future(store._dead.wait())
