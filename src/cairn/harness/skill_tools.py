@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -120,12 +121,8 @@ async def _content(sandbox: Sandbox, path: str) -> bytes | None:
 
 async def _make_executable(sandbox: Sandbox, directory: str, skill: Skill) -> None:
     if skill.executable:
-        paths = " ".join(_quoted(posixpath.join(directory, path)) for path in sorted(skill.executable))
+        paths = " ".join(shlex.quote(posixpath.join(directory, path)) for path in sorted(skill.executable))
         await sandbox.exec(f"chmod +x {paths}", timeout_seconds=30)
-
-
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "'\\''") + "'"
 
 
 def _read(skill: Skill, path: str, offset: int, limit: int | None) -> str:

@@ -277,8 +277,7 @@ async def _wait_for_approval(call: FunctionCall) -> dict[str, Any]:
         )
     except WaitExpired:
         raise TimeoutError("nobody answered in time") from None
-    given = answer.value(Approval)
-    return {"approved": given.answer == "approve", "reason": given.reason, "by": answer.by}
+    return {"approved": answer.approved, "reason": answer.reason, "by": answer.by}
 
 
 WAITS: tuple[Function, ...] = (
