@@ -20,7 +20,7 @@ from cairn.errors import SandboxError, UsageError
 from cairn.harness.sandbox.commands import to_the_end
 from cairn.harness.sandbox.hosted_files import HostedFiles
 from cairn.harness.sandbox.hosted_run import HostedRun
-from cairn.harness.sandbox.output import Output
+from cairn.harness.sandbox.output import Output, part_of
 from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, ProcessInfo
 from cairn.harness.sandbox.remote_shell import SCRIPT_BYTES_MAX, ending, preparing, running_text
 
@@ -279,7 +279,7 @@ class HostedSandbox:
 
     async def read(self, path: str, *, start: int = 0, size: int | None = None) -> bytes:
         if self._is_output(path):
-            return await asyncio.to_thread(_part, path, start, size)
+            return await asyncio.to_thread(part_of, path, start, size)
         return await (await self._files()).read(self._path(path), start, size)
 
     async def write(self, path: str, data: bytes) -> None:
@@ -324,9 +324,3 @@ class HostedSandbox:
 
 async def _all_ended(runs: Collection[HostedRun]) -> None:
     await asyncio.gather(*(run.end() for run in runs))
-
-
-def _part(path: str, start: int, size: int | None) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(start)
-        return file.read() if size is None else file.read(size)

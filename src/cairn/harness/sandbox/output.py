@@ -86,6 +86,13 @@ class Output:
             self.close()
 
 
+def part_of(path: str, start: int, size: int | None) -> bytes:
+    """Some of a whole output that was kept on this host; `size` None: all from `start` on."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read() if size is None else file.read(size)
+
+
 def _make_room(directory: Path) -> None:
     files = sorted(directory.glob("output-*.log"), key=lambda path: path.stat().st_mtime)
     for path in files[: max(0, len(files) - SPILL_FILES_MAX + 1)]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cairn.errors import MissingExtra, SandboxError, UsageError
 from cairn.harness.sandbox.commands import to_the_end
-from cairn.harness.sandbox.output import Output
+from cairn.harness.sandbox.output import Output, part_of
 from cairn.harness.sandbox.protocol import Capabilities, ExecResult, FileInfo, ProcessInfo
 from cairn.harness.sandbox.remote_files import RemoteFiles
 from cairn.harness.sandbox.remote_shell import SCRIPT_BYTES_MAX, ending, preparing, running
@@ -274,7 +274,7 @@ class SshSandbox:
 
     async def read(self, path: str, *, start: int = 0, size: int | None = None) -> bytes:
         if self._is_output(path):
-            return await asyncio.to_thread(_part, path, start, size)
+            return await asyncio.to_thread(part_of, path, start, size)
         return await self._with_files(lambda files: files.read(self._path(path), start, size))
 
     async def write(self, path: str, data: bytes) -> None:
@@ -321,9 +321,3 @@ class SshSandbox:
 
 async def _all_ended(commands: Sequence[SshRun]) -> None:
     await asyncio.gather(*(command.end() for command in commands))
-
-
-def _part(path: str, start: int, size: int | None) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(start)
-        return file.read() if size is None else file.read(size)
